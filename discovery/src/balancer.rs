@@ -1,0 +1,162 @@
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::{Endpoint, Error};
+
+mod ip_hash;
+mod least_request;
+mod random;
+mod round_robin;
+mod weighted;
+
+pub use ip_hash::IpHash;
+pub use least_request::LeastRequest;
+pub use random::Random;
+pub use round_robin::RoundRobin;
+pub use weighted::Weighted;
+
+/// Chooses one of several endpoints.
+///
+/// One balancer serves one list of candidates: a counter shared by two services skews both. The
+/// list may change between two calls; the balancer outlives it.
+pub trait LoadBalancer: Send + Sync {
+    /// Chooses a candidate, and `None` exactly when there are none.
+    ///
+    /// The candidates are sorted by address. `key` is what the caller wants to stay with one
+    /// endpoint, such as a client's address; most balancers pass it over.
+    fn select<'a>(
+        &self,
+        candidates: &'a [Arc<Endpoint>],
+        key: Option<&[u8]>,
+    ) -> Option<&'a Arc<Endpoint>>;
+}
+
+/// Which balancer: `round-robin` and so on, as on a command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balancer {
+    /// [`RoundRobin`]
+    #[default]
+    RoundRobin,
+    /// [`Random`]
+    Random,
+    /// [`Weighted`]
+    Weighted,
+    /// [`IpHash`]
+    IpHash,
+    /// [`LeastRequest`]
+    LeastRequest,
+}
+
+impl Balancer {
+    const ALL: [(&'static str, Self); 5] = [
+        ("round-robin", Self::RoundRobin),
+        ("random", Self::Random),
+        ("weighted", Self::Weighted),
+        ("ip-hash", Self::IpHash),
+        ("least-request", Self::LeastRequest),
+    ];
+
+    /// A new balancer of this kind.
+    pub fn build(self) -> Box<dyn LoadBalancer> {
+        match self {
+            Self::RoundRobin => Box::new(RoundRobin::default()),
+            Self::Random => Box::new(Random),
+            Self::Weighted => Box::new(Weighted::default()),
+            Self::IpHash => Box::new(IpHash::default()),
+            Self::LeastRequest => Box::new(LeastRequest),
+        }
+    }
+}
+
+impl FromStr for Balancer {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let found = Self::ALL.iter().find(|(name, _)| *name == text);
+        found.map(|(_, balancer)| *balancer).ok_or_else(|| {
+            let names = Self::ALL.map(|(name, _)| name).join(", ");
+            Error::invalid("balancer", text, format!("expected one of {names}"))
+        })
+    }
+}
+
+impl fmt::Display for Balancer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = Self::ALL.iter().find(|(_, balancer)| balancer == self);
+        f.write_str(found.map_or("", |(name, _)| name))
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    //! What the tests of the balancers share.
+
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::LoadBalancer;
+    use crate::{Endpoint, ServiceNode};
+
+    /// Endpoints 10.0.0.1 and so on, of these weights.
+    pub(super) fn weighted(weights: &[u16]) -> Vec<Arc<Endpoint>> {
+        let endpoint = |(index, weight): (usize, &u16)| {
+            let address = format!("10.0.{}.{}:80", index / 250, index % 250 + 1);
+            let node = ServiceNode::new("greeter".parse().unwrap(), address.parse().unwrap());
+            let tags = format!("weight={weight}").parse().unwrap();
+            Arc::new(Endpoint::new(Arc::new(node.with_tags(tags))))
+        };
+        weights.iter().enumerate().map(endpoint).collect()
+    }
+
+    pub(super) fn endpoints(count: usize) -> Vec<Arc<Endpoint>> {
+        weighted(&vec![1; count])
+    }
+
+    /// How often each candidate is chosen in `rounds`, in the candidates' order.
+    pub(super) fn shares(
+        balancer: &dyn LoadBalancer,
+        candidates: &[Arc<Endpoint>],
+        rounds: usize,
+    ) -> Vec<usize> {
+        let mut counts: BTreeMap<_, usize> = candidates.iter().map(|c| (c.address, 0)).collect();
+        for _ in 0..rounds {
+            let chosen = balancer
+                .select(candidates, None)
+                .expect("there are candidates");
+            *counts
+                .get_mut(&chosen.address)
+                .expect("a candidate was chosen") += 1;
+        }
+        counts.into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn none_is_chosen_exactly_when_there_are_none() {
+        for (name, balancer) in Balancer::ALL {
+            let balancer = balancer.build();
+            for count in [0, 1, 2, 3, 0, 100, 1] {
+                let candidates = testing::endpoints(count);
+                for key in [None, Some(b"10.1.1.1".as_slice())] {
+                    let chosen = balancer.select(&candidates, key);
+                    assert_eq!(chosen.is_some(), count > 0, "{name} of {count}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_balancer_has_a_name_and_other_names_are_refused() {
+        for (name, balancer) in Balancer::ALL {
+            assert_eq!(name.parse::<Balancer>().unwrap(), balancer);
+            assert_eq!(balancer.to_string(), name);
+        }
+        let error = "fastest".parse::<Balancer>().unwrap_err().to_string();
+        assert!(error.contains("least-request"), "{error}");
+    }
+}

@@ -1,0 +1,84 @@
+//! Client-side service discovery: services register where they listen, and clients find them there,
+//! choose one, and go on when the registry does not.
+//!
+//! ```text
+//!                    NodeRegistry (etcd, memory)
+//!   register ──►  /services/greeter/10.0.0.5:8080  ──► watch
+//!      │                                                 │ Snapshot: the whole list, every time
+//! Registration                                    DiscoveryClient ── View: the last known list
+//!  (a lease, kept)                                       │
+//!                                                     Resolver ── LoadBalancer ──► Endpoint
+//! ```
+//!
+//! Four ideas, each a type:
+//!
+//! * A [`ServiceNode`] is one instance of a service: an address and [`Tags`].
+//! * A [`NodeRegistry`] does two things, [`register`](NodeRegistry::register) and
+//!   [`watch`](NodeRegistry::watch). [`connect`] makes one from a URL.
+//! * A [`LoadBalancer`] chooses one of several.
+//! * A [`DiscoveryClient`] puts these together: it follows services, remembers them while the
+//!   registry is away, and [resolves](DiscoveryClient::resolve).
+//!
+//! ```
+//! use std::time::Duration;
+//! use discovery::{DiscoveryClient, Error, ServiceNode, Tags, connect};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! let registry = connect(&"memory:".parse()?)?; // or etcd://127.0.0.1:2379
+//!
+//! // The greeter's side: one node for each process. It stays listed as long as this is kept.
+//! let node = ServiceNode::new("greeter".parse()?, ([10, 0, 0, 5], 8080).into());
+//! let registration = registry.register(node.with_tags("version=v1".parse()?), Duration::from_secs(10));
+//! registration.registered().await;
+//!
+//! // The gateway's side: one client for all services.
+//! let client = DiscoveryClient::new(registry);
+//! let endpoint = client.resolve(&"greeter".parse()?, &Tags::new()).await?;
+//! assert_eq!(endpoint.address.to_string(), "10.0.0.5:8080");
+//!
+//! // Only nodes with a certain tag: there are none of version 2.
+//! let v2 = client.resolve(&"greeter".parse()?, &"version=v2".parse()?).await;
+//! assert!(matches!(v2, Err(Error::NoInstance { .. })));
+//!
+//! registration.leave().await
+//! # }
+//! ```
+//!
+//! # Where to read on
+//!
+//! Values first: `name.rs`, `tags.rs`, `node.rs`, `snapshot.rs`. Then the seam, `registry.rs`, and
+//! behind it `registry/memory.rs`, the smallest registry, and `registry/etcd/`: `lease.rs` keeps a
+//! node listed, `watch.rs` follows a list. `registration.rs` and `service.rs` hold what all
+//! registries need: to try again for ever, and to remember. `client.rs` and `resolver.rs` are what
+//! a caller sees.
+
+mod backoff;
+mod balancer;
+mod client;
+mod endpoint;
+mod error;
+mod name;
+mod node;
+mod registration;
+mod registry;
+mod resolver;
+mod service;
+mod snapshot;
+mod tags;
+mod view;
+
+pub use balancer::{Balancer, IpHash, LeastRequest, LoadBalancer, Random, RoundRobin, Weighted};
+pub use client::DiscoveryClient;
+pub use endpoint::{Endpoint, InFlight};
+pub use error::Error;
+pub use name::ServiceName;
+pub use node::{MAX_VALUE_BYTES, ServiceNode};
+pub use registration::Registration;
+#[cfg(feature = "etcd")]
+pub use registry::EtcdRegistry;
+pub use registry::{MemoryRegistry, NodeRegistry, RegistryUrl, SnapshotStream, connect};
+pub use resolver::Resolver;
+pub use snapshot::Snapshot;
+pub use tags::{MAX_TAGS, Tags};
+pub use view::View;

@@ -1,0 +1,138 @@
+use std::fmt;
+use std::time::Duration;
+
+use log::{info, warn};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::backoff::Backoff;
+use crate::{Error, ServiceNode};
+
+/// How long leaving may take when the registry does not answer.
+const LEAVE_LIMIT: Duration = Duration::from_secs(3);
+
+/// What a registry does to keep one node listed.
+pub(crate) trait Keeper: Send + 'static {
+    /// Lists the node, tells `registered`, and stays as long as it is listed. Returns why it is
+    /// not any more, or could not be. Called again after a while; dropped at any await.
+    fn hold(&mut self, registered: &Registered) -> impl Future<Output = Error> + Send;
+
+    /// Takes the node off the list, whatever [`hold`](Self::hold) was doing, and nobody else's.
+    fn leave(self) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// Where a [`Keeper`] tells that its node is listed.
+pub(crate) struct Registered {
+    node: ServiceNode,
+    state: watch::Sender<bool>,
+}
+
+impl Registered {
+    pub(crate) fn now(&self) {
+        let ServiceNode {
+            service,
+            address,
+            tags,
+            ..
+        } = &self.node;
+        info!(service:%, address:%, tags:%; "registered");
+        self.state.send_replace(true);
+    }
+}
+
+/// A node's place in a registry: kept for as long as this lives.
+///
+/// [`leave`](Self::leave) takes the node off the list. Dropping it merely stops keeping it, as the
+/// process's death would: it vanishes when its time to live is over.
+pub struct Registration {
+    state: watch::Receiver<bool>,
+    leave: oneshot::Sender<()>,
+    task: OwnedTask<Result<(), Error>>,
+}
+
+impl Registration {
+    pub(crate) fn keep(node: ServiceNode, keeper: impl Keeper) -> Self {
+        let (sender, state) = watch::channel(false);
+        let (leave, leaving) = oneshot::channel();
+        let registered = Registered {
+            node,
+            state: sender,
+        };
+        let task = OwnedTask(tokio::spawn(keep(keeper, registered, leaving)));
+        Self { state, leave, task }
+    }
+
+    /// Whether the node is listed, as far as the registry said last.
+    pub fn is_registered(&self) -> bool {
+        *self.state.borrow()
+    }
+
+    /// Waits until the node is listed.
+    pub async fn registered(&self) {
+        // An error would mean that the task ended, and only leaving or dropping ends it.
+        let _ = self.state.clone().wait_for(|listed| *listed).await;
+    }
+
+    /// Takes the node off the list. Nobody who watches chooses it after this.
+    ///
+    /// # Errors
+    /// [`Error::Registry`] if the registry did not confirm it within three seconds. The node then
+    /// vanishes when its time to live is over.
+    pub async fn leave(mut self) -> Result<(), Error> {
+        let _ = self.leave.send(()); // the task may have panicked: the next line tells
+        (&mut self.task.0)
+            .await
+            .map_err(|panic| Error::registry(panic.to_string()))?
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration")
+            .field("registered", &self.is_registered())
+            .finish()
+    }
+}
+
+/// A task that ends when its owner goes.
+struct OwnedTask<T>(JoinHandle<T>);
+
+impl<T> Drop for OwnedTask<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn keep(
+    mut keeper: impl Keeper,
+    registered: Registered,
+    mut leaving: oneshot::Receiver<()>,
+) -> Result<(), Error> {
+    let mut backoff = Backoff::default();
+    let mut failures = 0;
+    loop {
+        let lost = tokio::select! {
+            _ = &mut leaving => break,
+            lost = keeper.hold(&registered) => lost,
+        };
+        if registered.state.send_replace(false) {
+            backoff.reset();
+            failures = 0;
+        }
+        failures += 1;
+        let ServiceNode {
+            service, address, ..
+        } = &registered.node;
+        match failures {
+            1 => warn!(service:%, address:%, error:% = lost; "not registered, trying until it is"),
+            _ => log::debug!(service:%, address:%, error:% = lost; "still not registered"),
+        }
+        tokio::select! {
+            _ = &mut leaving => break,
+            () = tokio::time::sleep(backoff.next_delay()) => {}
+        }
+    }
+    tokio::time::timeout(LEAVE_LIMIT, keeper.leave())
+        .await
+        .unwrap_or_else(|_| Err(Error::registry("no answer to the request to leave")))
+}

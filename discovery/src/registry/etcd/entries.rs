@@ -1,0 +1,194 @@
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use log::warn;
+
+use crate::{Error, ServiceName, ServiceNode, Snapshot};
+
+/// The keys of one service, folded from lists and events into nodes. What cannot be read is warned
+/// of once, counted, and left out.
+#[derive(Debug)]
+pub(super) struct Entries {
+    service: ServiceName,
+    prefix: String,
+    nodes: BTreeMap<SocketAddr, Arc<ServiceNode>>,
+    /// Keys that could not be read, with the revision at which they were written.
+    skipped: HashMap<String, i64>,
+}
+
+/// A key, its value, and the revision at which it was last written.
+pub(super) type Entry<'a> = (&'a [u8], &'a [u8], i64);
+
+impl Entries {
+    pub(super) fn new(service: ServiceName, prefix: String) -> Self {
+        Self {
+            service,
+            prefix,
+            nodes: BTreeMap::new(),
+            skipped: HashMap::new(),
+        }
+    }
+
+    /// Starts anew from a whole list.
+    pub(super) fn replace<'a>(&mut self, list: impl Iterator<Item = Entry<'a>>) {
+        let known = std::mem::take(&mut self.nodes);
+        let warned = std::mem::take(&mut self.skipped);
+        for entry in list {
+            self.put_unless_warned(entry, &warned);
+        }
+        // A node that stayed the same stays the same allocation, so that comparing lists is cheap.
+        for (address, node) in &mut self.nodes {
+            if let Some(old) = known.get(address).filter(|old| *old == node) {
+                *node = old.clone();
+            }
+        }
+    }
+
+    /// A key was written.
+    pub(super) fn put(&mut self, entry: Entry<'_>) {
+        self.put_unless_warned(entry, &HashMap::new());
+    }
+
+    /// A key was deleted, or its lease ended.
+    pub(super) fn delete(&mut self, key: &[u8]) {
+        self.skipped.remove(&*String::from_utf8_lossy(key));
+        if let Ok(address) = self.address(key) {
+            self.nodes.remove(&address);
+        }
+    }
+
+    pub(super) fn snapshot(&self, revision: i64) -> Snapshot {
+        let revision = u64::try_from(revision).unwrap_or_default();
+        Snapshot::new(self.nodes.values().cloned(), revision).with_skipped(self.skipped.len())
+    }
+
+    fn put_unless_warned(&mut self, entry: Entry<'_>, warned: &HashMap<String, i64>) {
+        let (key, _, revision) = entry;
+        self.delete(key); // what a key says now is all it says
+        match self.read(entry) {
+            Ok(node) => drop(self.nodes.insert(node.address, Arc::new(node))),
+            Err(error) => {
+                let key = String::from_utf8_lossy(key).into_owned();
+                if warned.get(&key) != Some(&revision) {
+                    warn!(key, error:%; "entry skipped until it is written anew");
+                }
+                self.skipped.insert(key, revision);
+            }
+        }
+    }
+
+    fn read(&self, (key, value, _): Entry<'_>) -> Result<ServiceNode, Error> {
+        let address = self.address(key)?;
+        let node = ServiceNode::from_json(value)?;
+        if node.address != address || node.service != self.service {
+            let other = format!("{}/{}", node.service, node.address);
+            return Err(Error::invalid("node", &other, "its key says otherwise"));
+        }
+        Ok(node)
+    }
+
+    /// The address in a key, which has to be spelled as we spell it: one node, one key.
+    fn address(&self, key: &[u8]) -> Result<SocketAddr, Error> {
+        let key = std::str::from_utf8(key).unwrap_or_default();
+        let text = key.strip_prefix(&self.prefix).unwrap_or_default();
+        let address = text
+            .parse()
+            .ok()
+            .filter(|a: &SocketAddr| a.to_string() == text);
+        address
+            .ok_or_else(|| Error::invalid("key", key, "expected ip:port or [ipv6]:port at its end"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries() -> Entries {
+        Entries::new("greeter".parse().unwrap(), "/services/greeter/".into())
+    }
+
+    fn json(service: &str, ip: &str, port: u16) -> String {
+        format!(r#"{{"ServiceName":"{service}","IP":"{ip}","Port":{port}}}"#)
+    }
+
+    fn ports(entries: &Entries) -> Vec<u16> {
+        entries
+            .snapshot(1)
+            .nodes()
+            .iter()
+            .map(|node| node.address.port())
+            .collect()
+    }
+
+    #[test]
+    fn events_are_folded_into_a_sorted_list() {
+        let mut entries = entries();
+        for port in [9, 10, 8] {
+            let key = format!("/services/greeter/10.0.0.1:{port}");
+            entries.put((
+                key.as_bytes(),
+                json("greeter", "10.0.0.1", port).as_bytes(),
+                1,
+            ));
+        }
+        entries.delete(b"/services/greeter/10.0.0.1:9");
+        entries.delete(b"/services/greeter/10.0.0.1:7");
+        assert_eq!(ports(&entries), [8, 10]);
+    }
+
+    #[test]
+    fn a_list_replaces_all_and_keeps_what_stayed_the_same() {
+        let mut entries = entries();
+        let [old, same] = [7, 8].map(|port| json("greeter", "::1", port));
+        entries.put((b"/services/greeter/[::1]:7", old.as_bytes(), 1));
+        entries.put((b"/services/greeter/[::1]:8", same.as_bytes(), 2));
+        let before = entries.snapshot(2).nodes()[1].clone();
+        entries
+            .replace([(b"/services/greeter/[::1]:8".as_slice(), same.as_bytes(), 2)].into_iter());
+        assert_eq!(ports(&entries), [8]);
+        assert!(Arc::ptr_eq(&before, &entries.snapshot(3).nodes()[0]));
+    }
+
+    #[test]
+    fn junk_is_counted_and_left_out() {
+        let mut entries = entries();
+        let good = json("greeter", "10.0.0.1", 1);
+        for (key, value) in [
+            ("/services/greeter/", good.clone()),
+            ("/services/greeter/..", good.clone()),
+            ("/services/greeter/10.0.0.1:1/x", good.clone()),
+            ("/services/greeter/10.0.0.1:01", good.clone()),
+            ("/services/greeter/10.0.0.1:2", good.clone()),
+            ("/services/greeter/10.0.0.1:3", json("other", "10.0.0.1", 3)),
+            ("/services/greeter/10.0.0.1:4", "not json".into()),
+            ("/services/greeter/10.0.0.1:5", "x".repeat(1 << 20)),
+        ] {
+            entries.put((key.as_bytes(), value.as_bytes(), 1));
+        }
+        entries.put((b"/services/greeter/10.0.0.1:1", good.as_bytes(), 1));
+        entries.put((b"\xff\xfe", good.as_bytes(), 1));
+        assert_eq!(ports(&entries), [1]);
+        assert_eq!(entries.snapshot(1).skipped(), 9);
+        entries.delete(b"/services/greeter/..");
+        assert_eq!(entries.snapshot(1).skipped(), 8);
+    }
+
+    #[test]
+    fn a_good_value_overwritten_with_junk_is_gone() {
+        let mut entries = entries();
+        let key = b"/services/greeter/10.0.0.1:1";
+        entries.put((key, json("greeter", "10.0.0.1", 1).as_bytes(), 1));
+        entries.put((key, b"{}", 2));
+        assert_eq!(
+            (ports(&entries), entries.snapshot(2).skipped()),
+            (vec![], 1)
+        );
+        entries.put((key, json("greeter", "10.0.0.1", 1).as_bytes(), 3));
+        assert_eq!(
+            (ports(&entries), entries.snapshot(3).skipped()),
+            (vec![1], 0)
+        );
+    }
+}

@@ -1,0 +1,71 @@
+use std::sync::Arc;
+
+use crate::ServiceNode;
+
+/// All nodes of one service at one moment, sorted by address. Cheap to clone.
+///
+/// A registry hands out whole lists, never differences: whatever was missed while a connection was broken, the next
+/// snapshot heals it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    nodes: Arc<[Arc<ServiceNode>]>,
+    revision: u64,
+    skipped: usize,
+}
+
+impl Snapshot {
+    /// A snapshot of these nodes, as the registry had them at this revision. Of two nodes with one address the later
+    /// counts.
+    pub fn new(nodes: impl IntoIterator<Item = Arc<ServiceNode>>, revision: u64) -> Self {
+        let mut nodes: Vec<_> = nodes.into_iter().collect();
+        nodes.sort_by_key(|node| node.address);
+        nodes.reverse();
+        nodes.dedup_by_key(|node| node.address);
+        nodes.reverse();
+        Self {
+            nodes: nodes.into(),
+            revision,
+            skipped: 0,
+        }
+    }
+
+    /// The same snapshot with the number of entries that could not be read.
+    pub fn with_skipped(self, skipped: usize) -> Self {
+        Self { skipped, ..self }
+    }
+
+    /// The nodes, sorted by address, no address twice.
+    pub fn nodes(&self) -> &[Arc<ServiceNode>] {
+        &self.nodes
+    }
+
+    /// The registry's revision: larger is later, until the registry is replaced by an empty one.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How many entries could not be read, and so are not among the nodes.
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_sorted_and_the_later_of_two_wins() {
+        let node = |port: u16, version: &str| {
+            let node = ServiceNode::new("a".parse().unwrap(), ([10, 0, 0, 1], port).into());
+            Arc::new(node.with_tags(format!("version={version}").parse().unwrap()))
+        };
+        let snapshot = Snapshot::new([node(9, "v1"), node(1, "v1"), node(9, "v2")], 7);
+        let seen: Vec<_> = snapshot
+            .nodes()
+            .iter()
+            .map(|n| (n.address.port(), n.version()))
+            .collect();
+        assert_eq!(seen, [(1, Some("v1")), (9, Some("v2"))]);
+    }
+}

@@ -1,0 +1,122 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// What a node says of itself (`version=v2`, `region=cn`, `weight=5`), and what a caller asks for.
+///
+/// As text: `key=value`, several separated by commas.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tags(BTreeMap<String, String>);
+
+/// The most tags a node may have.
+pub const MAX_TAGS: usize = 32;
+
+impl Tags {
+    /// No tags: fits every node.
+    pub const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// The value of one tag.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    /// Sets one tag, replacing its former value.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the key is empty, or either holds a comma, an equals sign (the key) or a control character.
+    pub fn insert(&mut self, key: &str, value: &str) -> Result<(), Error> {
+        let plain = |text: &str| !text.contains(|c: char| c == ',' || c.is_control());
+        if key.is_empty() || key.contains('=') || !plain(key) || !plain(value) {
+            let allowed = "key=value, without commas or control characters";
+            return Err(Error::invalid("tag", &format!("{key}={value}"), allowed));
+        }
+        self.0.insert(key.into(), value.into());
+        Ok(())
+    }
+
+    /// Whether a node with these tags has all of those that are `wanted`.
+    pub fn contain(&self, wanted: &Tags) -> bool {
+        wanted
+            .iter()
+            .all(|(key, value)| self.get(key) == Some(value))
+    }
+
+    /// All tags in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromStr for Tags {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mut tags = Self::new();
+        for pair in text
+            .split(',')
+            .map(str::trim)
+            .filter(|pair| !pair.is_empty())
+        {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| Error::invalid("tag", pair, "expected key=value"))?;
+            tags.insert(key.trim(), value.trim())?;
+        }
+        Ok(tags)
+    }
+}
+
+impl fmt::Display for Tags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (key, value)) in self.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{key}={value}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_tags_are_two_forms_of_one_thing() {
+        let tags: Tags = " region=cn, version=v2 ,".parse().unwrap();
+        assert_eq!(tags.to_string(), "region=cn,version=v2");
+        assert_eq!(tags.get("version"), Some("v2"));
+        assert_eq!("".parse::<Tags>().unwrap(), Tags::new());
+        assert_eq!("a=b=c".parse::<Tags>().unwrap().get("a"), Some("b=c"));
+        for bad in ["version", "=v2", "a=\u{7}"] {
+            assert!(bad.parse::<Tags>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_fits_when_it_has_every_tag_asked_for() {
+        let node: Tags = "version=v2,region=cn".parse().unwrap();
+        assert!(node.contain(&Tags::new()));
+        assert!(node.contain(&"version=v2".parse().unwrap()));
+        assert!(!node.contain(&"version=v1".parse().unwrap()));
+        assert!(!node.contain(&"version=v2,zone=a".parse().unwrap()));
+    }
+}

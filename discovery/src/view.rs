@@ -1,0 +1,157 @@
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::{Endpoint, Snapshot};
+
+/// What a client knows of one service: the last list it got, and whether the registry stands by it.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    endpoints: Arc<[Arc<Endpoint>]>,
+    revision: u64,
+    skipped: usize,
+    away_since: Option<Instant>,
+}
+
+/// The difference between two lists.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) joined: Vec<Arc<Endpoint>>,
+    pub(crate) left: Vec<Arc<Endpoint>>,
+}
+
+impl View {
+    /// The endpoints, sorted by address.
+    pub fn endpoints(&self) -> &Arc<[Arc<Endpoint>]> {
+        &self.endpoints
+    }
+
+    /// The registry's revision of this list.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How many of the registry's entries could not be read.
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    /// For how long the registry has not stood by this list: all of it is stale. `None` while the
+    /// registry can be followed.
+    pub fn stale_for(&self) -> Option<Duration> {
+        self.away_since.map(|since| since.elapsed())
+    }
+
+    /// The same list, without a registry to stand by it.
+    pub(crate) fn away(&self) -> Self {
+        Self {
+            away_since: self.away_since.or_else(|| Some(Instant::now())),
+            ..self.clone()
+        }
+    }
+
+    /// The view after this one: an endpoint whose entry stayed the same stays the same endpoint.
+    pub(crate) fn next(&self, snapshot: &Snapshot) -> (Self, Changes) {
+        let mut changes = Changes::default();
+        let mut old = self.endpoints.iter().peekable();
+        let mut endpoints = Vec::with_capacity(snapshot.nodes().len());
+        for node in snapshot.nodes() {
+            let mut same = None;
+            while let Some(endpoint) = old.next_if(|endpoint| endpoint.address <= node.address) {
+                match endpoint.entry() == node {
+                    true => same = Some(endpoint.clone()),
+                    false => changes.left.push(endpoint.clone()),
+                }
+            }
+            endpoints.push(same.unwrap_or_else(|| {
+                let endpoint = Arc::new(Endpoint::new(node.clone()));
+                changes.joined.push(endpoint.clone());
+                endpoint
+            }));
+        }
+        changes.left.extend(old.cloned());
+        debug_assert!(endpoints.is_sorted_by(|a, b| a.address.cmp(&b.address) == Ordering::Less));
+        let endpoints = match changes.is_empty() {
+            true => self.endpoints.clone(),
+            false => endpoints.into(),
+        };
+        let (revision, skipped) = (snapshot.revision(), snapshot.skipped());
+        (
+            Self {
+                endpoints,
+                revision,
+                skipped,
+                away_since: None,
+            },
+            changes,
+        )
+    }
+}
+
+impl Changes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.joined.is_empty() && self.left.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ServiceNode;
+
+    fn snapshot(nodes: &[(u16, &str)]) -> Snapshot {
+        let node = |(port, version): &(u16, &str)| {
+            let node = ServiceNode::new("a".parse().unwrap(), ([10, 0, 0, 1], *port).into());
+            Arc::new(node.with_tags(format!("version={version}").parse().unwrap()))
+        };
+        Snapshot::new(nodes.iter().map(node), 1)
+    }
+
+    fn ports(endpoints: &[Arc<Endpoint>]) -> Vec<u16> {
+        endpoints
+            .iter()
+            .map(|endpoint| endpoint.address.port())
+            .collect()
+    }
+
+    #[test]
+    fn endpoints_stay_the_same_as_long_as_their_entry_does() {
+        let (one, joined) = View::default().next(&snapshot(&[(1, "v1"), (2, "v1"), (4, "v1")]));
+        assert_eq!(
+            (ports(&joined.joined), ports(&joined.left)),
+            (vec![1, 2, 4], vec![])
+        );
+        let (two, changes) = one.next(&snapshot(&[(2, "v1"), (3, "v1"), (4, "v2")]));
+        assert_eq!(
+            (ports(&changes.joined), ports(&changes.left)),
+            (vec![3, 4], vec![1, 4])
+        );
+        assert!(Arc::ptr_eq(&one.endpoints[1], &two.endpoints[0]));
+        assert!(
+            !Arc::ptr_eq(&one.endpoints[2], &two.endpoints[2]),
+            "its entry changed"
+        );
+        let (none, changes) = two.next(&snapshot(&[]));
+        assert_eq!(
+            (none.endpoints.len(), ports(&changes.left)),
+            (0, vec![2, 3, 4])
+        );
+    }
+
+    #[test]
+    fn a_list_without_changes_is_the_same_list() {
+        let (one, _) = View::default().next(&snapshot(&[(1, "v1"), (2, "v1")]));
+        let (two, changes) = one.away().next(&snapshot(&[(1, "v1"), (2, "v1")]));
+        assert!(changes.is_empty() && Arc::ptr_eq(&one.endpoints, &two.endpoints));
+    }
+
+    #[test]
+    fn a_view_is_stale_from_the_first_failure_until_the_next_list() {
+        let (view, _) = View::default().next(&snapshot(&[(1, "v1")]));
+        assert_eq!(view.stale_for(), None);
+        let away = view.away();
+        assert_eq!(away.away().away_since, away.away_since);
+        assert!(away.stale_for().is_some() && away.endpoints.len() == 1);
+        assert_eq!(away.next(&snapshot(&[(1, "v1")])).0.stale_for(), None);
+    }
+}
