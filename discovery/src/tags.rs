@@ -48,6 +48,20 @@ impl Tags {
             .all(|(key, value)| self.get(key) == Some(value))
     }
 
+    /// These tags and the `others` as well, `None` if they contradict each other.
+    pub fn and(mut self, others: &Tags) -> Option<Self> {
+        for (key, value) in others.iter() {
+            if self
+                .0
+                .insert(key.into(), value.into())
+                .is_some_and(|old| old != value)
+            {
+                return None;
+            }
+        }
+        Some(self)
+    }
+
     /// All tags in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0
@@ -118,5 +132,15 @@ mod tests {
         assert!(node.contain(&"version=v2".parse().unwrap()));
         assert!(!node.contain(&"version=v1".parse().unwrap()));
         assert!(!node.contain(&"version=v2,zone=a".parse().unwrap()));
+    }
+
+    #[test]
+    fn tags_that_contradict_each_other_fit_nothing() {
+        let tags = |text: &str| text.parse::<Tags>().unwrap();
+        assert_eq!(
+            tags("a=1,b=2").and(&tags("b=2,c=3")),
+            Some(tags("a=1,b=2,c=3"))
+        );
+        assert_eq!(tags("a=1").and(&tags("a=2")), None);
     }
 }

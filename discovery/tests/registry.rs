@@ -1,0 +1,285 @@
+//! The contract of a registry: what each of them has to do, and what a client makes of it. For a new
+//! registry add one function and one line, at the end of this file.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery::{DiscoveryClient, Error, NodeRegistry, ServiceNode, Tags};
+use futures_util::future::{FutureExt, join, join_all};
+use futures_util::stream::StreamExt;
+use tokio::runtime::Runtime;
+use tokio::task::spawn_blocking;
+
+use support::gate::Gate;
+use support::scene::Scene;
+use support::{PATIENCE, eventually};
+
+mod support;
+
+async fn all_nodes_of_a_service_are_resolved_in_turn(scene: Scene) {
+    let _nodes = join_all([1, 2, 3].map(|port| scene.join(port))).await;
+    scene.lists(&["1", "2", "3"]).await;
+    let mut turns = Vec::new();
+    for _ in 0..6 {
+        turns.push(scene.resolve().await);
+    }
+    assert_eq!(turns, [1, 2, 3, 1, 2, 3]);
+}
+
+async fn a_node_that_left_is_not_resolved_and_one_that_joined_is(scene: Scene) {
+    let (one, _two) = (scene.join(1).await, scene.join(2).await);
+    scene.lists(&["1", "2"]).await;
+    one.leave().await.expect("the registry confirms it");
+    let _three = scene.join(3).await;
+    scene.lists(&["2", "3"]).await;
+    let chosen = [scene.resolve().await, scene.resolve().await];
+    assert!(chosen == [2, 3] || chosen == [3, 2], "{chosen:?}");
+}
+
+async fn a_watch_may_begin_before_its_service_exists(scene: Scene) {
+    scene.lists(&[]).await;
+    let _one = scene.join(1).await;
+    scene.lists(&["1"]).await;
+}
+
+async fn tags_narrow_the_choice(scene: Scene) {
+    let _v1 = scene.join_with(1, "version=v1").await;
+    let _v2 = scene.join_with(2, "version=v2,region=cn").await;
+    scene
+        .lists(&["1 version=v1", "2 region=cn,version=v2"])
+        .await;
+    let v2 = "version=v2".parse().unwrap();
+    for _ in 0..3 {
+        let chosen = scene.client.resolve(&scene.service, &v2).await.unwrap();
+        assert_eq!(chosen.address.port(), 2);
+    }
+}
+
+async fn a_service_without_a_fitting_node_has_no_instance(scene: Scene) {
+    let resolve = async |tags: Tags| {
+        scene
+            .client
+            .resolve(&scene.service, &tags)
+            .await
+            .unwrap_err()
+    };
+    assert!(matches!(
+        resolve(Tags::new()).await,
+        Error::NoInstance { .. }
+    ));
+    let _v1 = scene.join_with(1, "version=v1").await;
+    scene.lists(&["1 version=v1"]).await;
+    let error = resolve("version=v2".parse().unwrap()).await.to_string();
+    assert!(error.ends_with("with version=v2"), "{error}");
+}
+
+async fn an_ipv6_node_is_found(scene: Scene) {
+    let address = "[2001:db8::1]:8080".parse().unwrap();
+    let _node = scene.register(ServiceNode::new(scene.service.clone(), address));
+    scene.lists(&["8080"]).await;
+    let chosen = scene.client.resolve(&scene.service, &Tags::new()).await;
+    assert_eq!(chosen.unwrap().address, address);
+}
+
+async fn a_watch_sees_nothing_of_other_services(scene: Scene) {
+    let mut snapshots = scene.registry.watch(&scene.service);
+    let mut ports = async || {
+        let snapshot = snapshots.next().await.unwrap().unwrap();
+        let nodes = snapshot.nodes().iter();
+        nodes.map(|node| node.address.port()).collect::<Vec<_>>()
+    };
+    assert!(ports().await.is_empty());
+    let other = format!("{}2", scene.service).parse().unwrap();
+    let other = scene.register(ServiceNode::new(other, ([10, 0, 0, 1], 2).into()));
+    let limit = tokio::time::timeout(PATIENCE, other.registered());
+    limit.await.expect("the other service's node is registered");
+    let _one = scene.join(1).await;
+    assert_eq!(ports().await, [1], "nothing came between");
+}
+
+async fn changed_tags_replace_the_entry(scene: Scene) {
+    let _v1 = scene.join_with(1, "version=v1").await;
+    scene.lists(&["1 version=v1"]).await;
+    let _v2 = scene.join_with(1, "version=v2").await;
+    scene.lists(&["1 version=v2"]).await;
+}
+
+async fn a_late_leaver_does_not_remove_its_successor(scene: Scene) {
+    let old = scene.join_with(1, "version=v1").await;
+    let _new = scene.join_with(1, "version=v2").await;
+    old.leave().await.expect("the registry confirms it");
+    let _other = scene.join(2).await; // when this is listed, the leaving was seen
+    scene.lists(&["1 version=v2", "2"]).await;
+}
+
+async fn a_node_whose_process_died_vanishes_after_its_time_to_live(scene: Scene) {
+    let ttl = Duration::from_secs(2);
+    let scene = scene.with_ttl(ttl);
+    let (dead, _living) = (scene.join(1).await, scene.join(2).await);
+    scene.lists(&["1", "2"]).await;
+    drop(dead);
+    scene
+        .lists_within(ttl + Duration::from_secs(1), &["2"])
+        .await;
+}
+
+async fn many_nodes_that_come_and_go_end_in_the_right_list(scene: Scene) {
+    let mut nodes = join_all((1..=200).map(|port| scene.join(port))).await;
+    let going = nodes.split_off(100).into_iter().map(|node| node.leave());
+    let (left, _newcomers) = join(
+        join_all(going),
+        join_all((301..=350).map(|port| scene.join(port))),
+    )
+    .await;
+    assert!(left.iter().all(Result::is_ok), "{left:?}");
+    let expected: Vec<_> = (1..=100).chain(301..=350).map(|n| n.to_string()).collect();
+    let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+    scene.lists(&expected).await;
+}
+
+async fn one_watch_serves_all_who_resolve_however_many_come_first(scene: Scene) {
+    let gate = Gate::open(scene.registry);
+    let scene = Scene::new(gate.clone());
+    let _one = scene.join(1).await;
+    join_all((0..100).map(|_| scene.resolve())).await;
+    assert_eq!(gate.watches_begun(), 1);
+}
+
+async fn a_first_caller_who_gives_up_does_not_end_the_watch(scene: Scene) {
+    let gate = Gate::shut(scene.registry);
+    let scene = Scene::new(gate.clone());
+    let _one = scene.join(1).await;
+    let given_up = scene.resolve().now_or_never();
+    assert_eq!(given_up, None, "no list has come through");
+    gate.let_through();
+    scene.lists(&["1"]).await;
+    let _two = scene.join(2).await;
+    scene.lists(&["1", "2"]).await;
+    assert_eq!(gate.watches_begun(), 1);
+}
+
+async fn a_first_caller_whose_runtime_ends_does_not_end_the_watch(scene: Scene) {
+    let _one = scene.join(1).await;
+    let scene = Arc::new(scene);
+    let caller = scene.clone();
+    let elsewhere = move || Runtime::new().unwrap().block_on(caller.resolve());
+    assert_eq!(spawn_blocking(elsewhere).await.unwrap(), 1);
+    let _two = scene.join(2).await;
+    scene.lists(&["1", "2"]).await;
+}
+
+async fn a_registry_outlives_the_runtime_that_used_it_first(scene: Scene) {
+    let scene = Arc::new(scene);
+    let first = scene.clone();
+    let elsewhere = move || Runtime::new().unwrap().block_on(first.join(1)).leave();
+    let _ended = spawn_blocking(elsewhere).await.unwrap();
+    let _two = scene.join(2).await;
+    scene.lists(&["2"]).await;
+}
+
+async fn watches_end_with_their_client_and_its_resolvers(scene: Scene) {
+    let gate = Gate::open(scene.registry);
+    let client = DiscoveryClient::new(gate.clone());
+    let resolver = client.resolver(&scene.service, &Tags::new());
+    eventually("the client watches", PATIENCE, async || gate.watches() == 1).await;
+    drop(client);
+    resolver.ready().await.expect("who resolves is still told");
+    assert_eq!(gate.watches(), 1);
+    drop(resolver);
+    eventually("no watch goes on", PATIENCE, async || gate.watches() == 0).await;
+}
+
+async fn resolving_waits_for_the_first_list_up_to_a_limit(scene: Scene) {
+    let gate = Gate::shut(scene.registry);
+    let scene = Scene::new(gate.clone());
+    let _one = scene.join(1).await;
+    let hasty = DiscoveryClient::new(gate.clone()).with_first_list_limit(Duration::from_millis(50));
+    let error = hasty
+        .resolve(&scene.service, &Tags::new())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::NotReady { .. }), "{error}");
+    let (chosen, ()) = join(scene.resolve(), async { gate.let_through() }).await;
+    assert_eq!(chosen, 1);
+}
+
+async fn a_caller_that_tries_again_gets_another_node(scene: Scene) {
+    let _nodes = join_all([1, 2, 3].map(|port| scene.join(port))).await;
+    scene.lists(&["1", "2", "3"]).await;
+    let resolver = scene.client.resolver(&scene.service, &Tags::new());
+    let mut tried = Vec::new();
+    for _ in 0..3 {
+        let chosen = resolver.resolve(None, |node| !tried.contains(&node.address));
+        tried.push(chosen.unwrap().address);
+    }
+    let none = resolver.resolve(None, |node| !tried.contains(&node.address));
+    assert!(matches!(none, Err(Error::NoInstance { .. })));
+}
+
+async fn refused_nodes_leave_even_shares_to_the_others(scene: Scene) {
+    let _nodes = join_all([1, 2, 3].map(|port| scene.join(port))).await;
+    scene.lists(&["1", "2", "3"]).await;
+    let resolver = scene.client.resolver(&scene.service, &Tags::new());
+    let chosen = || {
+        resolver
+            .resolve(None, |node| node.address.port() != 2)
+            .unwrap()
+    };
+    let ones = (0..30).filter(|_| chosen().address.port() == 1).count();
+    assert_eq!(ones, 15);
+}
+
+/// Makes every scenario a test for one registry: `memory::tags_narrow_the_choice` and so on.
+macro_rules! contract {
+    ($registry:ident) => {
+        mod $registry {
+            tests! { $registry:
+                all_nodes_of_a_service_are_resolved_in_turn
+                a_node_that_left_is_not_resolved_and_one_that_joined_is
+                a_watch_may_begin_before_its_service_exists
+                tags_narrow_the_choice
+                a_service_without_a_fitting_node_has_no_instance
+                an_ipv6_node_is_found
+                a_watch_sees_nothing_of_other_services
+                changed_tags_replace_the_entry
+                a_late_leaver_does_not_remove_its_successor
+                a_node_whose_process_died_vanishes_after_its_time_to_live
+                many_nodes_that_come_and_go_end_in_the_right_list
+                one_watch_serves_all_who_resolve_however_many_come_first
+                a_first_caller_who_gives_up_does_not_end_the_watch
+                a_first_caller_whose_runtime_ends_does_not_end_the_watch
+                a_registry_outlives_the_runtime_that_used_it_first
+                watches_end_with_their_client_and_its_resolvers
+                resolving_waits_for_the_first_list_up_to_a_limit
+                a_caller_that_tries_again_gets_another_node
+                refused_nodes_leave_even_shares_to_the_others
+            }
+        }
+    };
+}
+
+macro_rules! tests {
+    ($registry:ident: $($scenario:ident)*) => { $(
+        #[tokio::test]
+        async fn $scenario() {
+            let (registry, _server) = super::$registry().await;
+            super::$scenario(super::Scene::new(registry)).await;
+        }
+    )* };
+}
+
+/// A registry, and what has to live as long as it is used.
+async fn memory() -> (Arc<dyn NodeRegistry>, ()) {
+    (Arc::new(discovery::MemoryRegistry::default()), ())
+}
+
+#[cfg(feature = "etcd")]
+async fn etcd() -> (Arc<dyn NodeRegistry>, support::etcd::Etcd) {
+    let server = support::etcd::Etcd::start().await;
+    (server.registry(), server)
+}
+
+contract!(memory);
+#[cfg(feature = "etcd")]
+contract!(etcd);

@@ -1,0 +1,211 @@
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery::{NodeRegistry, connect};
+use etcd_client::{Client, CompactionOptions, DeleteOptions, GetOptions};
+use tokio::time::{sleep, timeout};
+
+/// Starting takes a second. Many do so at once.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A real etcd, on ports and with data of its own. Process and data are gone when this is dropped.
+pub(crate) struct Etcd {
+    port: u16,
+    peer_port: u16,
+    /// Holds its data and its log.
+    directory: PathBuf,
+    process: Option<Child>,
+}
+
+impl Etcd {
+    /// An etcd that answers.
+    pub(crate) async fn start() -> Self {
+        let mut etcd = Self::not_yet();
+        etcd.run().await;
+        etcd
+    }
+
+    /// One that has an address, and does not run yet.
+    pub(crate) fn not_yet() -> Self {
+        let (port, peer_port) = (free_port(), free_port());
+        let name = format!("discovery-etcd-{}-{port}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).expect("a directory for etcd");
+        Self {
+            port,
+            peer_port,
+            directory,
+            process: None,
+        }
+    }
+
+    /// Starts it with the data it has, and waits until it answers.
+    pub(crate) async fn run(&mut self) {
+        let [client, peer] =
+            [self.port, self.peer_port].map(|port| format!("http://127.0.0.1:{port}"));
+        let log = File::create(self.directory.join("log")).expect("a log for etcd");
+        let process = Command::new(program())
+            .args([
+                "--name",
+                "test",
+                "--initial-cluster",
+                &format!("test={peer}"),
+            ])
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
+            .arg("--data-dir")
+            .arg(self.directory.join("data"))
+            .stdout(log.try_clone().expect("one log for both"))
+            .stderr(log)
+            .spawn();
+        self.process = Some(process.expect("etcd starts"));
+        let answers = timeout(START_LIMIT, self.answers()).await;
+        assert!(answers.is_ok(), "etcd does not answer: {}", self.log());
+    }
+
+    /// Ends it at once, as `kill -9` does. Its data stays.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("etcd can be killed");
+            process.wait().expect("etcd ends");
+        }
+    }
+
+    /// Puts an empty one in its place.
+    pub(crate) async fn replace(&mut self) {
+        self.kill();
+        fs::remove_dir_all(self.directory.join("data")).expect("etcd's data can be removed");
+        self.run().await;
+    }
+
+    /// Stops it in its tracks: its connections stay open, and nothing comes back.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on after [`freeze`](Self::freeze).
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.process.as_ref().expect("etcd runs").id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(
+            sent.expect("kill is there").success(),
+            "kill {signal} {pid}"
+        );
+    }
+
+    /// Where it listens, as `host:port`.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The registry it is, over a connection of its own.
+    pub(crate) fn registry(&self) -> Arc<dyn NodeRegistry> {
+        registry(&self.address())
+    }
+
+    /// A client that is not ours, for what others do to etcd.
+    pub(crate) async fn client(&self) -> Client {
+        let client = Client::connect([self.address()], None).await;
+        client.expect("connecting waits for the first request")
+    }
+
+    pub(crate) async fn put(&self, key: &str, value: impl Into<Vec<u8>>) {
+        let put = self.client().await.put(key, value, None).await;
+        put.expect("etcd takes the value");
+    }
+
+    /// All its keys, sorted.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        let all = GetOptions::new().with_all_keys().with_keys_only();
+        let keys = self.client().await.get("", Some(all)).await;
+        let keys = keys.expect("etcd answers").take_kvs();
+        let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+        keys.iter().map(|entry| text(entry.key())).collect()
+    }
+
+    pub(crate) async fn delete_all_keys(&self) {
+        let all = DeleteOptions::new().with_all_keys();
+        let deleted = self.client().await.delete("", Some(all)).await;
+        deleted.expect("etcd deletes its keys");
+    }
+
+    pub(crate) async fn revoke_all_leases(&self) {
+        let mut client = self.client().await;
+        let leases = client.leases().await.expect("etcd lists its leases");
+        for lease in leases.leases() {
+            let revoked = client.lease_revoke(lease.id()).await;
+            revoked.expect("etcd revokes a lease");
+        }
+    }
+
+    /// Forgets all history: a watch that wants to begin before now cannot.
+    pub(crate) async fn compact(&self) {
+        let mut client = self.client().await;
+        let now = client.get("any", None).await.expect("etcd answers");
+        let revision = now.header().expect("an answer has a header").revision();
+        let physically = CompactionOptions::new().with_physical();
+        let compacted = client.compact(revision, Some(physically)).await;
+        compacted.expect("etcd compacts its history");
+    }
+
+    async fn answers(&self) {
+        let mut client = self.client().await;
+        while client.get("any", None).await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.directory); // litter is no reason to panic while panicking
+    }
+}
+
+/// The registry at what may follow `etcd://`.
+pub(crate) fn registry(rest: &str) -> Arc<dyn NodeRegistry> {
+    let url = format!("etcd://{rest}").parse().expect("a registry URL");
+    connect(&url).expect("etcd is built in")
+}
+
+/// etcd, from where `scripts/setup.sh` puts it or from the PATH.
+fn program() -> PathBuf {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut programs = std::iter::once(tools)
+        .chain(std::env::split_paths(&path))
+        .map(|directory| directory.join("etcd"));
+    let found = programs.find(|program| program.is_file());
+    found.expect("these tests need etcd: scripts/setup.sh gets it")
+}
+
+/// A port where nobody listens, below those that systems give out by themselves: a server that is
+/// away for a while finds it free again.
+pub(crate) fn free_port() -> u16 {
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
+    let free = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.expect("some port is free")
+}

@@ -1,0 +1,30 @@
+//! What the tests of the registries share: a service to watch, a server to break, and patience.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
+pub(crate) mod gate;
+#[cfg(feature = "etcd")]
+pub(crate) mod relay;
+pub(crate) mod scene;
+
+/// How long anything may take that has no limit of its own. Only a failing test waits that long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until something is so.
+///
+/// # Panics
+/// When it is not within the limit.
+pub(crate) async fn eventually(what: &str, limit: Duration, is_so: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !is_so().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let done = timeout(limit, wait).await;
+    assert!(done.is_ok(), "not within {limit:?}: {what}");
+}

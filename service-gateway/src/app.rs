@@ -1,0 +1,157 @@
+//! From a [`Config`] to a running gateway, and from a signal to its end.
+
+use std::fmt::Display;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::{App as ActixApp, HttpServer, web};
+use anyhow::Context;
+use discovery::{DiscoveryClient, NodeRegistry, connect};
+use log::info;
+
+use crate::admin::{self, Admin};
+use crate::config::Config;
+use crate::proxy::{Gateway, Worker, proxy};
+
+/// How long a request waits for the first list of a service that nobody asked for before.
+const FIRST_LIST_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a client may take to send the head of its first request.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a connection may be idle between two requests.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// A gateway that listens. It serves while [`run_until`](Self::run_until) is awaited.
+pub struct App {
+    addr: SocketAddr,
+    admin_addr: SocketAddr,
+    servers: [Server; 2],
+    admin: Arc<Admin>,
+}
+
+impl App {
+    /// Listens on both ports and begins to follow the services of all routes.
+    ///
+    /// # Errors
+    /// If a port cannot be had. A registry that cannot be reached is waited for.
+    pub fn start(config: Config) -> anyhow::Result<Self> {
+        let registry = connect(&config.registry)?;
+        Self::start_with(config, registry)
+    }
+
+    /// The same with a registry that is there already.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(config: Config, registry: Arc<dyn NodeRegistry>) -> anyhow::Result<Self> {
+        let discovery = DiscoveryClient::new(registry)
+            .with_balancer(config.balancer)
+            .with_first_list_limit(FIRST_LIST_LIMIT);
+        let gateway = Arc::new(Gateway::new(&config, discovery));
+        let admin = Arc::new(Admin {
+            gateway: gateway.clone(),
+            leaving: AtomicBool::new(false),
+        });
+        let (listener, addr) = listen(config.listen)?;
+        let (admin_listener, admin_addr) = listen(config.admin_listen)?;
+        for route in &gateway.routes {
+            gateway.discovery.view(&route.service); // follow it before anybody asks
+            info!(route:%; "routing");
+        }
+        info!(address:% = addr, admin:% = admin_addr, registry:% = config.registry; "listening");
+        let servers = [
+            serve_proxy(&config, listener, gateway)?,
+            serve_admin(admin_listener, admin.clone())?,
+        ];
+        Ok(Self {
+            addr,
+            admin_addr,
+            servers,
+            admin,
+        })
+    }
+
+    /// Where requests to be proxied are taken.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where health, metrics and instances are.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// Serves until `signal` completes. Then tells that it is not ready any more, takes no new
+    /// connections, and ends when the requests in flight have ended or their time is over.
+    ///
+    /// # Errors
+    /// If a server fails.
+    pub async fn run_until(self, signal: impl Future<Output = impl Display>) -> anyhow::Result<()> {
+        let [proxy, admin] = self.servers;
+        let handles = [proxy.handle(), admin.handle()];
+        let state = self.admin;
+        let leave = async {
+            let signal = signal.await;
+            info!(signal:%; "leaving, finishing the requests in flight");
+            state.leaving.store(true, Ordering::Relaxed);
+            for handle in &handles {
+                ServerHandle::stop(handle, true).await;
+            }
+        };
+        let (proxy, admin, ()) = tokio::join!(proxy, admin, leave);
+        proxy.and(admin).context("serving")?;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener =
+        TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+fn serve_proxy(
+    config: &Config,
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+) -> std::io::Result<Server> {
+    let factory = move || {
+        let worker = web::Data::new(Worker::new(gateway.clone()));
+        ActixApp::new()
+            .app_data(worker)
+            .default_service(web::to(proxy))
+    };
+    let server = HttpServer::new(factory)
+        .workers(config.workers)
+        .client_request_timeout(HEAD_LIMIT)
+        .keep_alive(KEEP_ALIVE)
+        .tcp_nodelay(true)
+        // A client that closes has gone: its request must not keep a node busy.
+        .h1_allow_half_closed(false)
+        .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
+        .disable_signals();
+    Ok(server.listen(listener)?.run())
+}
+
+fn serve_admin(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<Server> {
+    let admin = web::Data::from(admin);
+    let factory = move || {
+        ActixApp::new()
+            .app_data(admin.clone())
+            .configure(admin::routes)
+    };
+    let server = HttpServer::new(factory)
+        .workers(1)
+        .h1_allow_half_closed(false);
+    Ok(server
+        .shutdown_timeout(1)
+        .disable_signals()
+        .listen(listener)?
+        .run())
+}

@@ -1,0 +1,135 @@
+//! The command line and the environment, read into values that need no further checks.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::process::exit;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use discovery::{Balancer, RegistryUrl};
+
+use crate::Route;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// What to do, if not to serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// How to serve.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// What else than serving can be asked for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Exit with 0 if the instance at --admin-listen is healthy, else with 1
+    Healthcheck,
+}
+
+/// How to serve. Every flag is an environment variable too.
+#[derive(Clone, Debug, Args)]
+pub struct Config {
+    /// Where to take requests; port 0 means any free port
+    #[arg(long, env, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// Where to show health, metrics and instances; never the same as --listen
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:9090"
+    )]
+    pub admin_listen: SocketAddr,
+
+    /// The registry to follow: etcd://host[:port][,host[:port]…][/prefix]
+    #[arg(long, env, value_name = "URL", default_value = "etcd://127.0.0.1:2379")]
+    pub registry: RegistryUrl,
+
+    /// PREFIX=SERVICE[?tag=value&…]: requests below the prefix go to nodes of the service, without
+    /// the prefix; of several the longest counts. Repeatable
+    #[arg(
+        long = "route",
+        env = "ROUTE",
+        value_name = "ROUTE",
+        default_value = "/greeter=greeter",
+        value_delimiter = ','
+    )]
+    pub routes: Vec<Route>,
+
+    /// How to choose among the nodes: round-robin, random, weighted (by the tag weight), ip-hash
+    /// (by the client's address) or least-request
+    #[arg(long, env, value_name = "NAME", default_value_t)]
+    pub balancer: Balancer,
+
+    /// How long a request waits for the head of its answer, all attempts together
+    #[arg(long, env, value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub timeout: Duration,
+
+    /// How long connecting to one node may take
+    #[arg(long, env, value_name = "TIME", default_value = "1s", value_parser = time)]
+    pub connect_timeout: Duration,
+
+    /// How long an answer's body may pause before it is cut off
+    #[arg(long, env, value_name = "TIME", default_value = "60s", value_parser = time)]
+    pub idle_timeout: Duration,
+
+    /// How many nodes a request is sent to at most, one after the other
+    #[arg(long, env, value_name = "N", default_value = "3")]
+    pub attempts: NonZeroUsize,
+
+    /// How long requests in flight may take to finish on SIGTERM or SIGINT
+    #[arg(long, env, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub shutdown_timeout: Duration,
+
+    /// Threads that serve requests: 1 to 512, by default one for each core
+    #[arg(long, env, value_name = "N", default_value_t = cores(), value_parser = workers)]
+    pub workers: usize,
+}
+
+impl Cli {
+    /// Reads the process's arguments and environment. Where they are wrong, ends it: exit code 2,
+    /// and one line that says what is wrong and what is allowed.
+    pub fn read() -> Self {
+        Self::try_parse().unwrap_or_else(|error| match error.exit_code() {
+            0 => error.exit(), // --help and --version
+            code => {
+                let text = error.to_string();
+                // The usage and a pointer to --help follow in paragraphs of their own.
+                let what = text.split("\n\n").next().unwrap_or(&text);
+                let words: Vec<_> = what.split_whitespace().collect();
+                eprintln!("{}", words.join(" "));
+                exit(code)
+            }
+        })
+    }
+}
+
+/// A duration such as `500ms` or `1m 30s`.
+fn time(text: &str) -> Result<Duration, String> {
+    let allowed = Duration::from_millis(1)..=Duration::from_secs(86_400);
+    let time = humantime::parse_duration(text)
+        .ok()
+        .filter(|time| allowed.contains(time));
+    time.ok_or_else(|| "expected a time from 1ms to 1day, such as 10s".into())
+}
+
+/// actix-web panics outside of this range.
+fn workers(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok();
+    number
+        .filter(|n| (1..=512).contains(n))
+        .ok_or_else(|| "expected a number from 1 to 512".into())
+}
+
+fn cores() -> usize {
+    available_parallelism()
+        .map_or(1, NonZeroUsize::get)
+        .min(512)
+}

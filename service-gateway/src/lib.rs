@@ -1,0 +1,22 @@
+//! A reverse proxy that finds its upstreams in a registry and chooses one for each request.
+//!
+//! The way of a request: [`app`] starts the servers, `proxy.rs` takes a request, `route.rs` finds
+//! its service, [`discovery`] chooses a node, `proxy/attempt.rs` sends it there, and says whether
+//! another node may be tried, `proxy/upload.rs` and `proxy/download.rs` stream the bodies,
+//! `proxy/headers.rs` decides on every header. `error.rs` is what clients read when that fails.
+//! The other port, with health, metrics and instances, is `admin.rs`.
+
+mod admin;
+pub mod app;
+pub mod config;
+mod error;
+mod healthcheck;
+mod metrics;
+mod proxy;
+mod route;
+pub mod signal;
+
+pub use app::App;
+pub use config::Config;
+pub use healthcheck::healthcheck;
+pub use route::Route;

@@ -1,0 +1,170 @@
+//! Upgrades to WebSocket ([RFC 6455](https://www.rfc-editor.org/rfc/rfc6455#section-4)): once the
+//! node has agreed, bytes go both ways unread.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::Payload;
+use actix_web::http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use actix_web::http::{ConnectionType, Method, Version};
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::{Bytes, BytesMut};
+use discovery::{InFlight, Resolver};
+use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::io::poll_read_buf;
+
+use super::upload::ClientBody;
+use super::{Outgoing, Worker, respond, with_head};
+use crate::error::{Reason, Refusal};
+
+type Stream = TokioIo<Upgraded>;
+
+/// How much is read from the node at once.
+const READ_BYTES: usize = 16 << 10;
+
+/// Whether a request asks for WebSocket.
+///
+/// # Errors
+/// If it does so in a way that another reader would take for an ordinary request. What follows
+/// such a request on its connection would then be read differently by the two.
+pub(super) fn is_asked_for(request: &HttpRequest) -> Result<bool, Refusal> {
+    let headers = request.headers();
+    let websocket = |value: &HeaderValue| {
+        value
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"websocket")
+    };
+    if !headers.get_all(UPGRADE).any(websocket) {
+        return Ok(false);
+    }
+    let sound = request.head().upgrade()
+        && *request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && headers.get_all(UPGRADE).count() == 1
+        && !headers.contains_key(CONTENT_LENGTH)
+        && !headers.contains_key(TRANSFER_ENCODING);
+    if sound {
+        Ok(true)
+    } else {
+        Err(Reason::BadRequest.because("not a sound upgrade to websocket"))
+    }
+}
+
+/// Proxies such a request. A node that does not agree answers as to any other.
+pub(super) async fn forward(
+    worker: &Worker,
+    request: &HttpRequest,
+    payload: Payload,
+    resolver: &Resolver,
+    target: &str,
+    deadline: Instant,
+) -> Result<HttpResponse, Refusal> {
+    let mut body = ClientBody::Held(Bytes::new());
+    let outgoing = Outgoing {
+        request,
+        target,
+        upgrade: true,
+    };
+    let (mut answer, endpoint, attempts) =
+        outgoing.send(worker, resolver, &mut body, deadline).await?;
+    if answer.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(respond(
+            request,
+            answer,
+            endpoint,
+            attempts,
+            body,
+            worker.gateway.idle_timeout,
+        ));
+    }
+    let failed = |detail: String| Refusal {
+        attempts,
+        ..Reason::BadUpstream.because(detail)
+    };
+    let upgraded = match timeout_at(deadline, hyper::upgrade::on(&mut answer)).await {
+        Ok(upgraded) => upgraded.map_err(|error| failed(error.to_string()))?,
+        Err(_) => return Err(failed("no upgraded connection in time".into())),
+    };
+    let (head, _) = answer.into_parts();
+    let tunnel = Tunnel::new(TokioIo::new(upgraded), payload, endpoint);
+    let served_by = tunnel.endpoint.clone();
+    let mut response = with_head(&head, &served_by, attempts, BoxBody::new(tunnel));
+    response
+        .headers_mut()
+        .insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response
+        .head_mut()
+        .set_connection_type(ConnectionType::Upgrade);
+    Ok(response)
+}
+
+/// The upgraded connection, as the body of the answer to the upgrade: what the node sends is its
+/// content, and polling it carries what the client sends.
+struct Tunnel {
+    node: ReadHalf<Stream>,
+    buffer: BytesMut,
+    upload: Option<LocalBoxFuture<'static, ()>>,
+    endpoint: InFlight,
+}
+
+impl Tunnel {
+    fn new(stream: Stream, payload: Payload, endpoint: InFlight) -> Self {
+        let (node, sink) = tokio::io::split(stream);
+        let upload = Some(carry(payload, sink).boxed_local());
+        Self {
+            node,
+            buffer: BytesMut::new(),
+            upload,
+            endpoint,
+        }
+    }
+}
+
+/// Carries what the client sends until it, or the node, has had enough.
+async fn carry(mut payload: Payload, mut node: WriteHalf<Stream>) {
+    while let Some(Ok(bytes)) = payload.next().await {
+        if node.write_all(&bytes).await.is_err() || node.flush().await.is_err() {
+            return; // reading from the node will tell
+        }
+    }
+    let _ = node.shutdown().await; // likewise
+}
+
+impl MessageBody for Tunnel {
+    type Error = std::io::Error;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let this = &mut *self;
+        if this
+            .upload
+            .as_mut()
+            .is_some_and(|upload| upload.poll_unpin(cx).is_ready())
+        {
+            this.upload = None;
+        }
+        this.buffer.reserve(READ_BYTES);
+        match ready!(poll_read_buf(
+            Pin::new(&mut this.node),
+            cx,
+            &mut this.buffer
+        )) {
+            Ok(0) => Poll::Ready(None),
+            Ok(_) => Poll::Ready(Some(Ok(this.buffer.split().freeze()))),
+            Err(error) => Poll::Ready(Some(Err(error))),
+        }
+    }
+}
