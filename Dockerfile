@@ -12,7 +12,7 @@ COPY . .
 # out of them. Cargo compares times, not contents, and the cache may come from another checkout: hence the touch.
 RUN --mount=type=cache,id=service-discovery-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=service-discovery-target,target=/src/target \
-    find discovery service-* -name '*.rs' -exec touch {} + \
+    find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --package service-greeter --package service-gateway \
     && cp target/release/service-greeter target/release/service-gateway /usr/local/bin/
 
@@ -23,14 +23,14 @@ FROM runtime AS greeter
 COPY --from=build /usr/local/bin/service-greeter /usr/local/bin/
 ENV LISTEN=0.0.0.0:8080
 EXPOSE 8080
-HEALTHCHECK --interval=3s --timeout=2s --retries=3 CMD ["service-greeter", "healthcheck"]
+HEALTHCHECK --interval=3s --timeout=3s --retries=3 CMD ["service-greeter", "healthcheck"]
 ENTRYPOINT ["service-greeter"]
 
 FROM runtime AS gateway
 COPY --from=build /usr/local/bin/service-gateway /usr/local/bin/
 ENV LISTEN=0.0.0.0:8080 ADMIN_LISTEN=0.0.0.0:9090
 EXPOSE 8080 9090
-HEALTHCHECK --interval=3s --timeout=2s --retries=3 CMD ["service-gateway", "healthcheck"]
+HEALTHCHECK --interval=3s --timeout=3s --retries=3 CMD ["service-gateway", "healthcheck"]
 ENTRYPOINT ["service-gateway"]
 
 # etcd without root. A new volume takes its owner from the directory it covers, and the official image has none that
