@@ -43,12 +43,16 @@ work=$(mktemp -d)
 declare -A pids=() # name -> process id
 
 clean_up() {
-    local status=$? pid
+    local status=$? name
     trap - EXIT INT TERM
     set +e
-    [ "${#pids[@]}" = 0 ] || kill -CONT "${pids[@]}" 2>/dev/null
-    [ "${#pids[@]}" = 0 ] || kill -TERM "${pids[@]}" 2>/dev/null
-    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null; done
+    # etcd last, so that the others can leave in order.
+    for name in "${!pids[@]}"; do
+        kill -CONT "${pids[$name]}" 2>/dev/null
+        [ "$name" = etcd ] || kill -TERM "${pids[$name]}" 2>/dev/null
+    done
+    for name in "${!pids[@]}"; do [ "$name" = etcd ] || wait "${pids[$name]}" 2>/dev/null; done
+    [ -z "${pids[etcd]:-}" ] || { kill -TERM "${pids[etcd]}" && wait "${pids[etcd]}"; } 2>/dev/null
     if [ "$status" != 0 ] && [ "$status" != 130 ]; then
         for log in "$work"/*.log; do printf -- '--- %s\n' "${log##*/}" >&2; tail -n 15 "$log" >&2; done
     fi

@@ -81,11 +81,10 @@ impl DiscoveryClient {
             resolvers.clear(); // those in use live on with their users
         }
         let resolver = resolvers.entry(key).or_insert_with(|| {
-            let (service, balancer) = (self.service(service), self.balancer.build());
             Arc::new(Resolver::new(
-                service,
+                self.service(service),
                 tags.clone(),
-                balancer,
+                self.balancer,
                 self.first_list_limit,
             ))
         });

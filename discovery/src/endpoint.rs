@@ -2,7 +2,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use log::{info, warn};
+
 use crate::ServiceNode;
+use crate::ejection::{Ejection, Record};
 
 /// A node as a client sees it: what the registry says of it, and what the client knows by itself.
 ///
@@ -13,15 +16,21 @@ pub struct Endpoint {
     node: Arc<ServiceNode>,
     weight: u16,
     in_flight: AtomicUsize,
+    record: Record,
 }
 
 impl Endpoint {
     /// An endpoint of which nothing is known yet.
     pub fn new(node: Arc<ServiceNode>) -> Self {
+        Self::with_record(node, Record::default())
+    }
+
+    pub(crate) fn with_record(node: Arc<ServiceNode>, record: Record) -> Self {
         Self {
             weight: node.weight(),
             node,
             in_flight: AtomicUsize::new(0),
+            record,
         }
     }
 
@@ -33,6 +42,49 @@ impl Endpoint {
     /// How many requests are with it now.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Why it is set aside, `None` while it is not.
+    pub fn ejected(&self) -> Option<Ejection> {
+        self.record.ejected()
+    }
+
+    /// Whether it ever gave a good answer.
+    pub fn is_proven(&self) -> bool {
+        self.record.is_proven()
+    }
+
+    /// Tells of an answer. A bad one says that the endpoint is at fault: five in a row eject it.
+    pub fn answered(&self, good: bool) {
+        if self.record.answered(good) {
+            self.eject(Ejection::Failing);
+        }
+    }
+
+    /// Sets it aside for a second, the next times for longer, up to a minute. It stays aside until
+    /// somebody tries it when that is [due](Self::trial_is_due), and [restores](Self::restore) it.
+    pub fn eject(&self, why: Ejection) {
+        if let Some(time) = self.record.eject(why) {
+            let ServiceNode {
+                service, address, ..
+            } = self.node.as_ref();
+            warn!(service:%, address:%, why:%, time:?; "node set aside");
+        }
+    }
+
+    /// Whether it is set aside, and its time is over: somebody should try it.
+    pub fn trial_is_due(&self) -> bool {
+        self.record.trial_is_due()
+    }
+
+    /// A trial succeeded: it is like any other again.
+    pub fn restore(&self) {
+        if self.record.restore() {
+            let ServiceNode {
+                service, address, ..
+            } = self.node.as_ref();
+            info!(service:%, address:%; "node is back");
+        }
     }
 
     pub(crate) fn entry(&self) -> &Arc<ServiceNode> {

@@ -50,12 +50,14 @@
 //! Values first: `name.rs`, `tags.rs`, `node.rs`, `snapshot.rs`. Then the seam, `registry.rs`, and
 //! behind it `registry/memory.rs`, the smallest registry, and `registry/etcd/`: `lease.rs` keeps a
 //! node listed, `watch.rs` follows a list. `registration.rs` and `service.rs` hold what all
-//! registries need: to try again for ever, and to remember. `client.rs` and `resolver.rs` are what
+//! registries need: to try again for ever, and to remember. `ejection.rs` is what a client finds out by itself.
+//! `client.rs` and `resolver.rs` are what
 //! a caller sees.
 
 mod backoff;
 mod balancer;
 mod client;
+mod ejection;
 mod endpoint;
 mod error;
 mod name;
@@ -70,6 +72,7 @@ mod view;
 
 pub use balancer::{Balancer, IpHash, LeastRequest, LoadBalancer, Random, RoundRobin, Weighted};
 pub use client::DiscoveryClient;
+pub use ejection::Ejection;
 pub use endpoint::{Endpoint, InFlight};
 pub use error::Error;
 pub use name::ServiceName;

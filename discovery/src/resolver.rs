@@ -1,10 +1,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use crate::service::Service;
-use crate::{Endpoint, Error, InFlight, LoadBalancer, ServiceName, Tags};
+use crate::{Balancer, Ejection, Endpoint, Error, InFlight, LoadBalancer, ServiceName, Tags};
 
 /// Resolves one service, or those of its nodes that have certain tags: a balancer of its own and the
 /// endpoints it chooses from. Made by [`DiscoveryClient::resolver`](crate::DiscoveryClient::resolver).
@@ -14,28 +14,36 @@ pub struct Resolver {
     service: Arc<Service>,
     tags: Tags,
     balancer: Box<dyn LoadBalancer>,
+    /// Chooses where the balancer's choice is refused. With one balancer for both, some endpoints
+    /// would always have their turn just when it is passed over.
+    substitute: Box<dyn LoadBalancer>,
     first_list_limit: Duration,
     candidates: ArcSwap<Candidates>,
 }
 
-/// The endpoints with the right tags, and the whole list they were taken from.
+/// What there is to choose from, and what it was made of.
 #[derive(Default)]
 struct Candidates {
     of: Arc<[Arc<Endpoint>]>,
+    ejections: u64,
+    /// With the right tags.
     fitting: Arc<[Arc<Endpoint>]>,
+    /// Of these, what is not set aside.
+    usable: Arc<[Arc<Endpoint>]>,
 }
 
 impl Resolver {
     pub(crate) fn new(
         service: Arc<Service>,
         tags: Tags,
-        balancer: Box<dyn LoadBalancer>,
+        balancer: Balancer,
         first_list_limit: Duration,
     ) -> Self {
         Self {
             service,
             tags,
-            balancer,
+            balancer: balancer.build(),
+            substitute: balancer.build(),
             first_list_limit,
             candidates: ArcSwap::default(),
         }
@@ -73,13 +81,9 @@ impl Resolver {
         usable: impl Fn(&Endpoint) -> bool,
     ) -> Result<InFlight, Error> {
         let candidates = self.candidates()?;
-        let chosen = match self.balancer.select(&candidates, key) {
-            Some(chosen) if !usable(chosen) => {
-                let usable = candidates.iter().filter(|endpoint| usable(endpoint));
-                let usable: Vec<_> = usable.cloned().collect();
-                self.balancer.select(&usable, key).cloned()
-            }
-            chosen => chosen.cloned(),
+        let chosen = match self.balancer.select(&candidates.usable, key) {
+            Some(chosen) if usable(chosen) => Some(chosen.clone()),
+            _ => self.substitute(&candidates, key, usable),
         };
         chosen.map(InFlight::new).ok_or_else(|| Error::NoInstance {
             service: self.service().clone(),
@@ -87,30 +91,114 @@ impl Resolver {
         })
     }
 
-    /// The endpoints with the right tags: sorted out once for each list, by whoever comes first.
-    fn candidates(&self) -> Result<Arc<[Arc<Endpoint>]>, Error> {
+    /// Chooses when the first choice was refused, perhaps because it just failed: rather one that
+    /// has answered before, at last even one that is set aside.
+    fn substitute(
+        &self,
+        candidates: &Candidates,
+        key: Option<&[u8]>,
+        usable: impl Fn(&Endpoint) -> bool,
+    ) -> Option<Arc<Endpoint>> {
+        let proven = candidates
+            .usable
+            .iter()
+            .filter(|endpoint| endpoint.is_proven());
+        let lists: [&mut dyn Iterator<Item = &Arc<Endpoint>>; 3] = [
+            &mut { proven },
+            &mut candidates.usable.iter(),
+            &mut candidates.fitting.iter(),
+        ];
+        lists.into_iter().find_map(|list| {
+            let rest: Vec<_> = list.filter(|endpoint| usable(endpoint)).cloned().collect();
+            self.substitute.select(&rest, key).cloned()
+        })
+    }
+
+    /// What to choose from: sorted out once for each list and each ejection, by whoever comes first.
+    fn candidates(&self) -> Result<Guard<Arc<Candidates>>, Error> {
         let view = self.service.view();
         let Some(view) = view.as_ref() else {
             let (service, waited) = (self.service().clone(), Duration::ZERO);
             return Err(Error::NotReady { service, waited });
         };
-        if self.tags.is_empty() {
-            return Ok(view.endpoints().clone());
-        }
+        let ejections = view.ejections();
         let known = self.candidates.load();
-        if Arc::ptr_eq(&known.of, view.endpoints()) {
-            return Ok(known.fitting.clone());
+        if Arc::ptr_eq(&known.of, view.endpoints()) && known.ejections == ejections {
+            return Ok(known);
         }
-        let fitting = view
-            .endpoints()
-            .iter()
-            .filter(|endpoint| endpoint.tags.contain(&self.tags));
-        let fitting: Arc<[_]> = fitting.cloned().collect();
         let of = view.endpoints().clone();
+        let fits = |endpoint: &&Arc<Endpoint>| endpoint.tags.contain(&self.tags);
+        let fitting: Arc<[_]> = of.iter().filter(fits).cloned().collect();
+        let usable = usable(&fitting);
         self.candidates.store(Arc::new(Candidates {
             of,
-            fitting: fitting.clone(),
+            ejections,
+            fitting,
+            usable,
         }));
-        Ok(fitting)
+        Ok(self.candidates.load())
+    }
+}
+
+/// Leaves out what is set aside. Endpoints that nobody can connect to are left out as long as there
+/// are others: no request can succeed there. Those under suspicion are left out only if at least
+/// half remain: the rest could not bear the load, and so many bad ones are more likely to be one
+/// cause that all share.
+fn usable(all: &Arc<[Arc<Endpoint>]>) -> Arc<[Arc<Endpoint>]> {
+    let reachable = |endpoint: &&Arc<Endpoint>| endpoint.ejected() != Some(Ejection::Unreachable);
+    let reachable: Vec<_> = all.iter().filter(reachable).cloned().collect();
+    let up: Vec<_> = reachable
+        .iter()
+        .filter(|e| e.ejected().is_none())
+        .cloned()
+        .collect();
+    match (up.len(), reachable.len()) {
+        (_, 0) => all.clone(),
+        (up_count, count) if up_count * 2 >= count => up.into(),
+        _ => reachable.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ServiceNode;
+
+    fn endpoints(ejected: &[Option<Ejection>]) -> Arc<[Arc<Endpoint>]> {
+        let endpoint = |(index, why): (usize, &Option<Ejection>)| {
+            let address = ([10, 0, 0, 1], index as u16 + 1).into();
+            let node = ServiceNode::new("a".parse().unwrap(), address);
+            let endpoint = Endpoint::new(Arc::new(node));
+            why.iter().for_each(|why| endpoint.eject(*why));
+            Arc::new(endpoint)
+        };
+        ejected.iter().enumerate().map(endpoint).collect()
+    }
+
+    fn usable_ports(ejected: &[Option<Ejection>]) -> Vec<u16> {
+        usable(&endpoints(ejected))
+            .iter()
+            .map(|endpoint| endpoint.address.port())
+            .collect()
+    }
+
+    const UP: Option<Ejection> = None;
+    const GONE: Option<Ejection> = Some(Ejection::Unreachable);
+    const SICK: Option<Ejection> = Some(Ejection::Failing);
+
+    #[test]
+    fn suspects_are_left_out_as_long_as_half_remain() {
+        assert_eq!(usable_ports(&[UP, SICK, UP]), [1, 3]);
+        assert_eq!(usable_ports(&[UP, SICK, SICK, UP]), [1, 4]);
+        assert_eq!(usable_ports(&[UP, SICK, SICK]), [1, 2, 3]);
+        assert_eq!(usable_ports(&[SICK, SICK]), [1, 2]);
+    }
+
+    #[test]
+    fn the_unreachable_are_left_out_as_long_as_there_are_others() {
+        assert_eq!(usable_ports(&[GONE, GONE, GONE, GONE, UP]), [5]);
+        assert_eq!(usable_ports(&[GONE, SICK, SICK]), [2, 3]);
+        assert_eq!(usable_ports(&[GONE, GONE]), [1, 2]);
+        assert!(usable_ports(&[]).is_empty());
     }
 }

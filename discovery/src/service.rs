@@ -132,7 +132,9 @@ impl Shared {
         };
         let nodes = view.endpoints().len();
         log!(level, service:%, nodes, error:%; "registry is away, serving the last known nodes");
-        self.publish(view.away());
+        if view.stale_for().is_none() {
+            self.publish(view.away());
+        }
     }
 
     fn publish(&self, view: View) {

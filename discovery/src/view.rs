@@ -1,7 +1,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::{self, AtomicU64};
 use std::time::{Duration, Instant};
 
+use crate::ejection::Record;
 use crate::{Endpoint, Snapshot};
 
 /// What a client knows of one service: the last list it got, and whether the registry stands by it.
@@ -11,6 +13,8 @@ pub struct View {
     revision: u64,
     skipped: usize,
     away_since: Option<Instant>,
+    /// Counts what endpoints were ejected and restored.
+    ejections: Arc<AtomicU64>,
 }
 
 /// The difference between two lists.
@@ -42,6 +46,11 @@ impl View {
         self.away_since.map(|since| since.elapsed())
     }
 
+    /// Changes whenever an endpoint is ejected or restored.
+    pub(crate) fn ejections(&self) -> u64 {
+        self.ejections.load(atomic::Ordering::Acquire)
+    }
+
     /// The same list, without a registry to stand by it.
     pub(crate) fn away(&self) -> Self {
         Self {
@@ -64,7 +73,8 @@ impl View {
                 }
             }
             endpoints.push(same.unwrap_or_else(|| {
-                let endpoint = Arc::new(Endpoint::new(node.clone()));
+                let record = Record::new(self.ejections.clone());
+                let endpoint = Arc::new(Endpoint::with_record(node.clone(), record));
                 changes.joined.push(endpoint.clone());
                 endpoint
             }));
@@ -75,16 +85,14 @@ impl View {
             true => self.endpoints.clone(),
             false => endpoints.into(),
         };
-        let (revision, skipped) = (snapshot.revision(), snapshot.skipped());
-        (
-            Self {
-                endpoints,
-                revision,
-                skipped,
-                away_since: None,
-            },
-            changes,
-        )
+        let view = Self {
+            endpoints,
+            revision: snapshot.revision(),
+            skipped: snapshot.skipped(),
+            away_since: None,
+            ejections: self.ejections.clone(),
+        };
+        (view, changes)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{Bytes, Data, ServiceConfig, get};
 use actix_web::{HttpResponse, Responder};
-use discovery::{Endpoint, ServiceName, Tags, View};
+use discovery::{Ejection, Endpoint, ServiceName, Tags, View};
 use futures_util::{Stream, stream};
 use serde::Serialize;
 use tokio::time::interval;
@@ -60,6 +60,8 @@ struct Instance {
     instance: String,
     version: Option<String>,
     tags: Tags,
+    state: &'static str,
+    ejected: Option<&'static str>,
     in_flight: usize,
 }
 
@@ -112,10 +114,13 @@ impl Service {
 
 impl Instance {
     fn new(endpoint: &Endpoint) -> Self {
+        let ejected = endpoint.ejected();
         Self {
             instance: endpoint.address.to_string(),
             version: endpoint.version().map(str::to_owned),
             tags: endpoint.tags.clone(),
+            state: if ejected.is_some() { "ejected" } else { "up" },
+            ejected: ejected.map(Ejection::as_str),
             in_flight: endpoint.in_flight(),
         }
     }

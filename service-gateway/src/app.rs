@@ -14,6 +14,7 @@ use log::info;
 
 use crate::admin::{self, Admin};
 use crate::config::Config;
+use crate::probe::Prober;
 use crate::proxy::{Gateway, Worker, proxy};
 
 /// How long a request waits for the first list of a service that nobody asked for before.
@@ -31,6 +32,7 @@ pub struct App {
     admin_addr: SocketAddr,
     servers: [Server; 2],
     admin: Arc<Admin>,
+    prober: Prober,
 }
 
 impl App {
@@ -51,7 +53,8 @@ impl App {
         let discovery = DiscoveryClient::new(registry)
             .with_balancer(config.balancer)
             .with_first_list_limit(FIRST_LIST_LIMIT);
-        let gateway = Arc::new(Gateway::new(&config, discovery));
+        let (suspects, prober) = Prober::new(config.probe_path.0.clone(), config.probe_interval);
+        let gateway = Arc::new(Gateway::new(&config, discovery, suspects));
         let admin = Arc::new(Admin {
             gateway: gateway.clone(),
             leaving: AtomicBool::new(false),
@@ -72,6 +75,7 @@ impl App {
             admin_addr,
             servers,
             admin,
+            prober,
         })
     }
 
@@ -102,7 +106,11 @@ impl App {
                 ServerHandle::stop(handle, true).await;
             }
         };
-        let (proxy, admin, ()) = tokio::join!(proxy, admin, leave);
+        let gateway = state.gateway.clone();
+        let (proxy, admin, ()) = tokio::select! {
+            ended = async { tokio::join!(proxy, admin, leave) } => ended,
+            never = self.prober.run(&gateway) => match never {},
+        };
         proxy.and(admin).context("serving")?;
         info!("stopped");
         Ok(())

@@ -6,6 +6,7 @@ use std::process::exit;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use actix_web::http::Uri;
 use clap::{Args, Parser, Subcommand};
 use discovery::{Balancer, RegistryUrl};
 
@@ -76,6 +77,20 @@ pub struct Config {
     #[arg(long, env, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub connect_timeout: Duration,
 
+    /// How long a node may keep silent before another one is asked beside it, if the request may be
+    /// repeated; the first answer wins
+    #[arg(long, env, value_name = "TIME", default_value = "1s", value_parser = time)]
+    pub hedge_after: Duration,
+
+    /// What nodes are asked when they join, keep silent, or were set aside; any answer but 5xx is
+    /// good. off: nobody is asked, and nodes that were set aside are tried again by requests
+    #[arg(long, env, value_name = "PATH", default_value = "/health", value_parser = probe_path)]
+    pub probe_path: ProbePath,
+
+    /// How often nodes that were set aside are asked
+    #[arg(long, env, value_name = "TIME", default_value = "1s", value_parser = time)]
+    pub probe_interval: Duration,
+
     /// How long an answer's body may pause before it is cut off
     #[arg(long, env, value_name = "TIME", default_value = "60s", value_parser = time)]
     pub idle_timeout: Duration,
@@ -92,6 +107,10 @@ pub struct Config {
     #[arg(long, env, value_name = "N", default_value_t = cores(), value_parser = workers)]
     pub workers: usize,
 }
+
+/// What nodes are asked for their health, if they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbePath(pub Option<String>);
 
 impl Cli {
     /// Reads the process's arguments and environment. Where they are wrong, ends it: exit code 2,
@@ -118,6 +137,17 @@ fn time(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|time| allowed.contains(time));
     time.ok_or_else(|| "expected a time from 1ms to 1day, such as 10s".into())
+}
+
+fn probe_path(text: &str) -> Result<ProbePath, String> {
+    let uri: Option<Uri> = text.parse().ok();
+    match uri {
+        _ if text == "off" => Ok(ProbePath(None)),
+        Some(uri) if text.starts_with('/') && uri.authority().is_none() => {
+            Ok(ProbePath(Some(text.into())))
+        }
+        _ => Err("expected a path such as /health, or off".into()),
+    }
 }
 
 /// actix-web panics outside of this range.

@@ -12,6 +12,7 @@ pub mod config;
 mod error;
 mod healthcheck;
 mod metrics;
+mod probe;
 mod proxy;
 mod route;
 pub mod signal;

@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     duration: Histogram,
     attempts: Counter,
     retries: Counter,
+    hedges: Counter,
+    budget_refusals: Counter,
     services: Services,
 }
 
@@ -29,6 +31,7 @@ pub(crate) struct Metrics {
 #[derive(Default)]
 struct Services {
     nodes: Family<ServiceLabel, Gauge>,
+    ejected: Family<ServiceLabel, Gauge>,
     connected: Family<ServiceLabel, Gauge>,
     revision: Family<ServiceLabel, Gauge>,
     stale_seconds: Family<ServiceLabel, Gauge>,
@@ -62,7 +65,7 @@ impl Default for Metrics {
             Family::<CodeLabel, Counter>::default(),
             Family::<ReasonLabel, Counter>::default(),
         );
-        let (attempts, retries) = (Counter::default(), Counter::default());
+        let [attempts, retries, hedges, budget_refusals] = [(); 4].map(|()| Counter::default());
         let duration = Histogram::new(BUCKETS);
         let services = Services::default();
         registry.register(
@@ -81,6 +84,17 @@ impl Default for Metrics {
             duration.clone(),
         );
         registry.register("attempts", "Requests sent to nodes", attempts.clone());
+        registry.register(
+            "hedges",
+            "Requests sent to a second node beside a silent one",
+            hedges.clone(),
+        );
+        registry.register(
+            "budget_refusals",
+            "Further attempts that the retry budget refused",
+            budget_refusals.clone(),
+        );
+        registry.register("nodes_ejected", "Nodes set aside", services.ejected.clone());
         registry.register(
             "retries",
             "Requests sent to another node after an attempt failed",
@@ -122,6 +136,8 @@ impl Default for Metrics {
             duration,
             attempts,
             retries,
+            hedges,
+            budget_refusals,
             services,
         }
     }
@@ -138,11 +154,20 @@ impl Metrics {
         self.refusals[reason as usize].inc();
     }
 
-    pub(crate) fn attempted(&self, again: bool) {
+    pub(crate) fn attempted(&self) {
         self.attempts.inc();
-        if again {
-            self.retries.inc();
-        }
+    }
+
+    pub(crate) fn retried(&self) {
+        self.retries.inc();
+    }
+
+    pub(crate) fn hedged(&self) {
+        self.hedges.inc();
+    }
+
+    pub(crate) fn refused_by_budget(&self) {
+        self.budget_refusals.inc();
     }
 
     /// Everything in the text format of [OpenMetrics](https://prometheus.io/docs/specs/om/open_metrics_spec/).

@@ -1,1 +1,25 @@
-fn main() {}
+//! Parse, start, run until a signal asks to stop.
+
+use std::process::exit;
+
+use service_greeter::{App, Cli, Command, healthcheck, signal};
+
+#[actix_web::main]
+async fn main() {
+    let ended = run(Cli::read()).await;
+    let ended = ended.inspect_err(|error| eprintln!("error: {error:#}"));
+    exit(ended.is_err().into()); // at once: returning would wait for names being looked up
+}
+
+async fn run(Cli { command, config }: Cli) -> anyhow::Result<()> {
+    if let Some(Command::Healthcheck) = command {
+        return healthcheck(config.listen).await;
+    }
+    let log = env_logger::Env::default().default_filter_or("info,actix_server=warn");
+    env_logger::init_from_env(log);
+    let (first, second) = signal::listen()?;
+    tokio::select! {
+        ended = App::start(config)?.run_until(first) => ended,
+        signal = second => exit(signal.exit_code()),
+    }
+}

@@ -1,26 +1,25 @@
 //! etcd ([API v3](https://etcd.io/docs/v3.5/learning/api/)): a node is a key under a lease.
 
+use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions};
+use etcd_client::Client;
 use futures_util::{StreamExt, stream};
-use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::{NodeRegistry, RegistryUrl, SnapshotStream};
 use crate::{Error, Registration, ServiceName, ServiceNode};
 
+mod connection;
 mod entries;
 mod lease;
 mod watch;
 
+use connection::Connection;
 use lease::LeaseKeeper;
 use watch::Watcher;
-
-/// How long one request may take, with the time to connect.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 /// The largest answer read. gRPC's own limit, 4 MiB, is less than 10 000 nodes need.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -28,23 +27,16 @@ const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// The registry of the article: keys `{prefix}{service}/{ip:port}`, values the node's JSON.
 #[derive(Clone)]
 pub struct EtcdRegistry {
-    endpoints: Arc<[String]>,
+    connection: Arc<Connection>,
     prefix: Arc<str>,
-    client: Arc<OnceCell<Client>>,
 }
 
 impl EtcdRegistry {
     /// The registry at this URL. Connecting happens at the first use.
     pub fn new(url: &RegistryUrl) -> Self {
-        let endpoints = url
-            .endpoints()
-            .iter()
-            .map(|endpoint| format!("http://{endpoint}"));
-        let client = Arc::default();
         Self {
-            endpoints: endpoints.collect(),
+            connection: Arc::new(Connection::new(url.endpoints())),
             prefix: url.prefix().into(),
-            client,
         }
     }
 
@@ -53,39 +45,12 @@ impl EtcdRegistry {
         format!("{}{service}/", self.prefix)
     }
 
-    /// The one connection to each endpoint, shared by all that this registry does.
-    async fn client(&self) -> Result<Client, etcd_client::Error> {
-        let options = ConnectOptions::new()
-            .with_connect_timeout(Duration::from_secs(2))
-            .with_timeout(Duration::from_secs(3))
-            // Pings less than 5 s apart make etcd close the connection.
-            .with_keep_alive(Duration::from_secs(6), Duration::from_secs(3))
-            .with_keep_alive_while_idle(true)
-            // Without it, a member cut off from its cluster keeps a watch open and silent.
-            .with_require_leader(true);
-        let connect = || Client::connect(&self.endpoints[..], Some(options));
-        self.client.get_or_try_init(connect).await.cloned()
-    }
-
-    /// Makes a request: at most twice for every endpoint, since the client spreads requests over
-    /// all of them, the dead ones included, and repeats none.
+    /// Makes a request, if need be to each endpoint.
     async fn call<T, F>(&self, what: &str, request: impl Fn(Client) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let attempts = async {
-            let mut tries = 2 * self.endpoints.len();
-            loop {
-                let answer = async { request(self.client().await?).await }.await;
-                tries -= 1;
-                match answer {
-                    Err(error) if tries == 0 => return Err(failed(what, error)),
-                    Err(_) => {}
-                    Ok(answer) => return Ok(answer),
-                }
-            }
-        };
-        within(CALL_LIMIT, what, attempts).await?
+        self.connection.call(what, request).await
     }
 }
 
@@ -106,12 +71,9 @@ impl NodeRegistry for EtcdRegistry {
 
 impl fmt::Debug for EtcdRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            endpoints, prefix, ..
-        } = self;
         f.debug_struct("EtcdRegistry")
-            .field("endpoints", endpoints)
-            .field("prefix", prefix)
+            .field("endpoints", &self.connection.endpoints())
+            .field("prefix", &self.prefix)
             .finish()
     }
 }
@@ -128,7 +90,17 @@ async fn within<T>(
 
 fn failed(what: &str, error: etcd_client::Error) -> Error {
     Error::Registry {
-        message: format!("{what}: {error}"),
+        message: format!("{what}: {}", cause(&error)),
         source: Some(Box::new(error)),
     }
+}
+
+/// The first cause, such as "Connection refused": gRPC's account of it takes three lines.
+fn cause(error: &etcd_client::Error) -> String {
+    let etcd_client::Error::GRpcStatus(status) = error else {
+        return error.to_string();
+    };
+    let causes = std::iter::successors(status.source(), |cause| (**cause).source());
+    let first = causes.last().map(ToString::to_string);
+    first.unwrap_or_else(|| status.message().to_owned())
 }

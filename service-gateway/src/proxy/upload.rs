@@ -98,7 +98,7 @@ impl ClientBody {
         std::future::poll_fn(|cx| {
             self.poll(cx);
             if matches!(self, Self::Sending(..)) {
-                Poll::Pending
+                Poll::<()>::Pending
             } else {
                 Poll::Ready(())
             }
@@ -106,7 +106,16 @@ impl ClientBody {
         .await;
     }
 
-    /// Carries on what is being sent.
+    /// Carries on what is being sent, for as long as this is awaited.
+    pub(super) async fn carry(&mut self) {
+        std::future::poll_fn(|cx| {
+            self.poll(cx);
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    /// Carries on what is being sent, once.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
         let Self::Sending(pump, length) = self else {
             return;

@@ -19,8 +19,11 @@ use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::io::poll_read_buf;
 
+use super::Worker;
+use super::answer::{respond, with_head};
+use super::outgoing::Outgoing;
+use super::race::Race;
 use super::upload::ClientBody;
-use super::{Outgoing, Worker, respond, with_head};
 use crate::error::{Reason, Refusal};
 
 type Stream = TokioIo<Upgraded>;
@@ -72,29 +75,24 @@ pub(super) async fn forward(
         target,
         upgrade: true,
     };
-    let (mut answer, endpoint, attempts) =
-        outgoing.send(worker, resolver, &mut body, deadline).await?;
-    if answer.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(respond(
-            request,
-            answer,
-            endpoint,
-            attempts,
-            body,
-            worker.gateway.idle_timeout,
-        ));
+    let mut answer = Race::new(worker, resolver, outgoing, &mut body, deadline)
+        .run()
+        .await?;
+    if answer.response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(respond(request, answer, body, worker.gateway.idle_timeout));
     }
+    let attempts = answer.attempts;
     let failed = |detail: String| Refusal {
         attempts,
         ..Reason::BadUpstream.because(detail)
     };
-    let upgraded = match timeout_at(deadline, hyper::upgrade::on(&mut answer)).await {
+    let upgraded = match timeout_at(deadline, hyper::upgrade::on(&mut answer.response)).await {
         Ok(upgraded) => upgraded.map_err(|error| failed(error.to_string()))?,
         Err(_) => return Err(failed("no upgraded connection in time".into())),
     };
-    let (head, _) = answer.into_parts();
-    let tunnel = Tunnel::new(TokioIo::new(upgraded), payload, endpoint);
-    let served_by = tunnel.endpoint.clone();
+    let (head, _) = answer.response.into_parts();
+    let served_by = answer.endpoint.clone();
+    let tunnel = Tunnel::new(TokioIo::new(upgraded), payload, answer.endpoint);
     let mut response = with_head(&head, &served_by, attempts, BoxBody::new(tunnel));
     response
         .headers_mut()
@@ -111,7 +109,7 @@ struct Tunnel {
     node: ReadHalf<Stream>,
     buffer: BytesMut,
     upload: Option<LocalBoxFuture<'static, ()>>,
-    endpoint: InFlight,
+    _endpoint: InFlight,
 }
 
 impl Tunnel {
@@ -122,7 +120,7 @@ impl Tunnel {
             node,
             buffer: BytesMut::new(),
             upload,
-            endpoint,
+            _endpoint: endpoint,
         }
     }
 }

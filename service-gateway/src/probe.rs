@@ -1,0 +1,162 @@
+//! Nodes are asked for their health when they join, when they keep silent, and when their time aside
+//! is over, so that no user has to find out.
+
+use std::collections::{BTreeMap, HashSet};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use awc::Client;
+use awc::error::SendRequestError;
+use discovery::{Ejection, Endpoint, ServiceName};
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, FuturesUnordered, select_all, unfold};
+use tokio::sync::{mpsc, watch};
+use tokio::time::interval;
+
+use crate::proxy::Gateway;
+
+/// How long a node may take to say how it is.
+const LIMIT: Duration = Duration::from_millis(800);
+
+/// Nodes asked at once, at most.
+const PROBES: usize = 64;
+
+/// Reports that wait, at most. More would say the same of the same nodes.
+const QUEUE: usize = 256;
+
+/// Where those who notice something tell it.
+pub(crate) struct Suspects(mpsc::Sender<Arc<Endpoint>>);
+
+/// What asks the nodes.
+pub(crate) struct Prober {
+    suspects: mpsc::Receiver<Arc<Endpoint>>,
+    path: Option<String>,
+    interval: Duration,
+    /// The endpoints of each service that were asked when they joined.
+    known: BTreeMap<ServiceName, Arc<[Arc<Endpoint>]>>,
+    /// To be asked, each once.
+    waiting: Vec<Arc<Endpoint>>,
+    asking: HashSet<SocketAddr>,
+}
+
+impl Suspects {
+    /// Tells of a node that keeps silent.
+    pub(crate) fn report(&self, endpoint: &Arc<Endpoint>) {
+        if endpoint.ejected().is_none() {
+            // A full queue holds what matters; a closed one means that the gateway is leaving.
+            let _ = self.0.try_send(endpoint.clone());
+        }
+    }
+}
+
+impl Prober {
+    pub(crate) fn new(path: Option<String>, interval: Duration) -> (Suspects, Self) {
+        let (sender, suspects) = mpsc::channel(QUEUE);
+        let prober = Self {
+            suspects,
+            path,
+            interval,
+            known: BTreeMap::new(),
+            waiting: Vec::new(),
+            asking: HashSet::new(),
+        };
+        (Suspects(sender), prober)
+    }
+
+    /// Asks whoever has to be asked. Has no end.
+    pub(crate) async fn run(mut self, gateway: &Gateway) -> Infallible {
+        let Some(path) = self.path.take() else {
+            return self.run_without_asking(gateway).await;
+        };
+        let client = Client::builder()
+            .timeout(LIMIT)
+            .disable_redirects()
+            .finish();
+        let mut changes = changes(gateway);
+        let mut ticks = interval(self.interval);
+        let mut probes = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(suspect) = self.suspects.recv() => self.waiting.push(suspect),
+                Some(()) = changes.next() => self.add_newcomers(gateway),
+                _ = ticks.tick() => self.add_due(),
+                Some(address) = probes.next() => { self.asking.remove(&address); }
+            }
+            while probes.len() < PROBES
+                && let Some(endpoint) = self.waiting.pop()
+            {
+                if self.asking.insert(endpoint.address) {
+                    probes.push(probe(&client, &path, endpoint));
+                }
+            }
+        }
+    }
+
+    /// Whoever was set aside is back when its time is over: the next request finds out.
+    async fn run_without_asking(mut self, gateway: &Gateway) -> Infallible {
+        let mut ticks = interval(self.interval);
+        loop {
+            ticks.tick().await;
+            self.add_newcomers(gateway);
+            self.waiting.clear();
+            self.add_due();
+            self.waiting
+                .drain(..)
+                .for_each(|endpoint| endpoint.restore());
+        }
+    }
+
+    fn add_newcomers(&mut self, gateway: &Gateway) {
+        for route in &gateway.routes {
+            let Some(view) = gateway.discovery.view(&route.service) else {
+                continue;
+            };
+            let known = self.known.entry(route.service.clone()).or_default();
+            let is_known = |endpoint: &Arc<Endpoint>| {
+                let found = known.binary_search_by_key(&endpoint.address, |known| known.address);
+                found.is_ok_and(|index| Arc::ptr_eq(&known[index], endpoint))
+            };
+            let newcomers = view
+                .endpoints()
+                .iter()
+                .filter(|endpoint| !is_known(endpoint));
+            self.waiting.extend(newcomers.cloned());
+            *known = view.endpoints().clone();
+        }
+    }
+
+    fn add_due(&mut self) {
+        let all = self.known.values().flat_map(|endpoints| endpoints.iter());
+        self.waiting
+            .extend(all.filter(|endpoint| endpoint.trial_is_due()).cloned());
+    }
+}
+
+/// Something about one of the routes' services changed, or was there from the beginning.
+fn changes(gateway: &Gateway) -> BoxStream<'static, ()> {
+    let changes = gateway.routes.iter().map(|route| {
+        let mut changes: watch::Receiver<()> = gateway.discovery.changes(&route.service);
+        changes.mark_changed();
+        unfold(changes, |mut changes| async move {
+            Some((changes.changed().await.ok()?, changes))
+        })
+        .boxed()
+    });
+    select_all(changes).boxed()
+}
+
+/// Asks one node, and acts on what it says.
+async fn probe(client: &Client, path: &str, endpoint: Arc<Endpoint>) -> SocketAddr {
+    let request = client.get(format!("http://{}{path}", endpoint.address));
+    match request.send().await {
+        // Whoever says 404 has no such path, and is well.
+        Ok(answer) if !answer.status().is_server_error() => endpoint.restore(),
+        // A node that is leaving says 503, and a sick one 500: both are there.
+        Ok(_) => {}
+        Err(SendRequestError::Connect(_)) => endpoint.eject(Ejection::Unreachable),
+        Err(_) => endpoint.eject(Ejection::Silent),
+    }
+    endpoint.address
+}

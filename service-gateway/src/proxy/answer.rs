@@ -1,0 +1,91 @@
+//! A node's answer as the client gets it.
+
+use std::time::Duration;
+
+use actix_web::body::{BodySize, BoxBody};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Method, StatusCode, Version};
+use actix_web::{HttpRequest, HttpResponse};
+use discovery::Endpoint;
+
+use super::download::{Download, Idle};
+use super::headers;
+use super::race::Answer;
+use super::upload::ClientBody;
+use crate::error::ATTEMPTS;
+
+/// Which instance answered.
+pub(super) const SERVED_BY: &str = "x-served-by";
+
+/// Which version it has.
+const SERVED_VERSION: &str = "x-served-version";
+
+/// Passes an answer on, its body as it arrives.
+pub(super) fn respond(
+    request: &HttpRequest,
+    answer: Answer,
+    upload: ClientBody,
+    idle_timeout: Duration,
+) -> HttpResponse {
+    let Answer {
+        response,
+        endpoint,
+        attempts,
+    } = answer;
+    let (head, body) = response.into_parts();
+    let size = body_size(request.method(), &head);
+    let idle = Idle::new(idle_timeout);
+    let served_by = endpoint.clone();
+    let download = BoxBody::new(Download {
+        body,
+        size,
+        upload,
+        idle,
+        endpoint,
+    });
+    let mut response = with_head(&head, &served_by, attempts, download);
+    let chunks = request.version() >= Version::HTTP_11 && !request.head().upgrade();
+    if size == BodySize::Stream && !chunks {
+        // Then the end of the connection is the end of the body.
+        response.head_mut().no_chunking(true);
+        response
+            .head_mut()
+            .set_connection_type(ConnectionType::Close);
+    }
+    response
+}
+
+/// A response with the node's status and headers, and who it was.
+pub(super) fn with_head(
+    head: &http::response::Parts,
+    endpoint: &Endpoint,
+    attempts: usize,
+    body: BoxBody,
+) -> HttpResponse {
+    let status = StatusCode::from_u16(head.status.as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut response = HttpResponse::with_body(status, body);
+    headers::response(&head.headers, response.headers_mut());
+    let mut say = |name, text: &str| {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static(name), value);
+        }
+    };
+    say(SERVED_BY, &endpoint.address.to_string());
+    say(SERVED_VERSION, endpoint.version().unwrap_or_default());
+    response
+        .headers_mut()
+        .insert(ATTEMPTS, HeaderValue::from(attempts));
+    response
+}
+
+/// How the client learns where the body ends.
+fn body_size(method: &Method, head: &http::response::Parts) -> BodySize {
+    match (head.status.as_u16(), headers::content_length(&head.headers)) {
+        (204 | 304, _) => BodySize::None,
+        (_, Some(length)) => BodySize::Sized(length),
+        (_, None) if *method == Method::HEAD => BodySize::None,
+        (_, None) => BodySize::Stream,
+    }
+}

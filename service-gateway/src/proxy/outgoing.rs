@@ -1,0 +1,59 @@
+use std::net::IpAddr;
+
+use actix_web::HttpRequest;
+use discovery::Endpoint;
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+
+use super::headers;
+use super::upload::RequestBody;
+use crate::error::{Reason, Refusal};
+
+/// A client's request, as it goes to nodes.
+#[derive(Clone, Copy)]
+pub(super) struct Outgoing<'a> {
+    pub(super) request: &'a HttpRequest,
+    /// Without the route's prefix.
+    pub(super) target: &'a str,
+    /// Whether it asks for WebSocket.
+    pub(super) upgrade: bool,
+}
+
+impl Outgoing<'_> {
+    /// The request for one node.
+    pub(super) fn to(
+        &self,
+        node: &Endpoint,
+        body: RequestBody,
+        via: &str,
+    ) -> Result<http::Request<RequestBody>, Refusal> {
+        let peer = self.request.peer_addr().map(|peer| peer.ip());
+        let mut headers = headers::request(self.request.headers(), peer, via);
+        if self.upgrade {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        let slash = if self.target.starts_with('/') {
+            ""
+        } else {
+            "/"
+        };
+        let uri = format!("http://{}{slash}{}", node.address, self.target);
+        let request = http::Request::builder()
+            .method(self.request.method().as_str())
+            .uri(uri);
+        let mut request = request
+            .body(body)
+            .map_err(|error| Reason::BadRequest.because(error))?;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    /// What keeps a client with one node: its address, the same whether it came by IPv4 or by IPv4
+    /// in IPv6.
+    pub(super) fn affinity_key(&self) -> Option<[u8; 16]> {
+        self.request.peer_addr().map(|peer| match peer.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        })
+    }
+}

@@ -1,0 +1,205 @@
+//! To which nodes a request goes: one after another, or one beside another that keeps silent.
+
+use std::sync::Arc;
+
+use actix_web::http::Method;
+use discovery::{Ejection, Endpoint, Error, InFlight, Resolver};
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep_until};
+
+use super::Worker;
+use super::attempt::{self, Failure};
+use super::outgoing::Outgoing;
+use super::upload::ClientBody;
+use crate::error::{Reason, Refusal};
+
+/// An answer, who gave it, and how many nodes had been asked by then.
+pub(super) struct Answer {
+    pub(super) response: http::Response<Incoming>,
+    pub(super) endpoint: InFlight,
+    pub(super) attempts: usize,
+}
+
+/// A request on its way to as many nodes as the rules allow, until one answers.
+///
+/// May it go to another node?
+///
+/// | after | any request | if it may be repeated |
+/// |---|---|---|
+/// | no connection, so nothing was sent | yes | yes |
+/// | a connection that broke before the answer's head | no | yes |
+/// | silence, and then beside the silent node, not instead of it | no | yes |
+/// | an answer, whatever its status | no | no |
+///
+/// It may be repeated if its method is idempotent ([RFC 9110, section 9.2.2][1]) and its body is
+/// still held. It never goes to a node twice, never to more than `--attempts`, and never beyond
+/// the [budget](super::budget::Budget) that all requests share.
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
+pub(super) struct Race<'a> {
+    worker: &'a Worker,
+    resolver: &'a Resolver,
+    outgoing: Outgoing<'a>,
+    body: &'a mut ClientBody,
+    may_repeat: bool,
+    tried: Vec<Arc<Endpoint>>,
+    running: FuturesUnordered<LocalBoxFuture<'a, Finish>>,
+    /// When the latest attempt has been silent for too long.
+    patience: Instant,
+    deadline: Instant,
+}
+
+type Finish = (InFlight, Result<http::Response<Incoming>, Failure>);
+
+enum Event {
+    Finish(Finish),
+    Silence,
+    Late,
+}
+
+impl<'a> Race<'a> {
+    pub(super) fn new(
+        worker: &'a Worker,
+        resolver: &'a Resolver,
+        outgoing: Outgoing<'a>,
+        body: &'a mut ClientBody,
+        deadline: Instant,
+    ) -> Self {
+        let may_repeat = is_idempotent(outgoing.request.method()) && body.is_held();
+        let (tried, running) = (Vec::with_capacity(1), FuturesUnordered::new());
+        let patience = deadline;
+        Self {
+            worker,
+            resolver,
+            outgoing,
+            body,
+            may_repeat,
+            tried,
+            running,
+            patience,
+            deadline,
+        }
+    }
+
+    /// Sends it until a node answers, or no other may be tried.
+    pub(super) async fn run(mut self) -> Result<Answer, Refusal> {
+        self.worker.gateway.budget.earn();
+        self.begin()?;
+        loop {
+            match self.next_event().await {
+                Event::Finish((endpoint, Ok(response))) => {
+                    endpoint.answered(!response.status().is_server_error());
+                    return Ok(Answer {
+                        response,
+                        endpoint,
+                        attempts: self.tried.len(),
+                    });
+                }
+                Event::Finish((endpoint, Err(failure))) => self.replace(&endpoint, failure).await?,
+                Event::Silence => self.add_rival(),
+                Event::Late => return Err(self.refusal(Reason::Timeout, "no answer in time")),
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let timer = self.patience.min(self.deadline);
+        tokio::select! {
+            Some(finish) = self.running.next() => Event::Finish(finish),
+            () = sleep_until(timer) => {
+                if timer == self.deadline { Event::Late } else { Event::Silence }
+            }
+            () = self.body.carry() => Event::Late, // it has no end of its own
+        }
+    }
+
+    /// Sends the request to a node that was not tried yet.
+    fn begin(&mut self) -> Result<(), Refusal> {
+        let gateway = &self.worker.gateway;
+        let key = self.outgoing.affinity_key();
+        let tried = &self.tried;
+        let untried = |candidate: &Endpoint| !tried.iter().any(|e| e.address == candidate.address);
+        let endpoint = self
+            .resolver
+            .resolve(key.as_ref().map(<[u8; 16]>::as_slice), untried);
+        let endpoint = endpoint.map_err(|error: Error| self.refusal(Reason::NoInstance, error))?;
+        let Some(body) = self.body.send() else {
+            return Err(self.refusal(Reason::BadUpstream, "the request's body is gone"));
+        };
+        let request = self.outgoing.to(&endpoint, body, &gateway.via)?;
+        gateway.metrics.attempted();
+        self.tried.push(Arc::clone(&endpoint));
+        self.patience = Instant::now() + gateway.hedge_after;
+        let answer = attempt::send(&self.worker.upstreams, request);
+        self.running
+            .push(answer.map(|answer| (endpoint, answer)).boxed_local());
+        Ok(())
+    }
+
+    /// Goes to another node in place of one that failed, or gives up if there is nobody left who
+    /// could answer.
+    async fn replace(&mut self, failed: &InFlight, failure: Failure) -> Result<(), Refusal> {
+        log::debug!(instance:% = failed.address, error = failure.detail(); "attempt failed");
+        match failure {
+            Failure::NotConnected(_) => {
+                failed.eject(Ejection::Unreachable);
+                self.body.take_back().await;
+            }
+            Failure::NoAnswer(_) => failed.answered(false),
+        }
+        let permitted = self.may_repeat || matches!(failure, Failure::NotConnected(_));
+        if permitted && self.may_try_more() && self.begin().is_ok() {
+            self.worker.gateway.metrics.retried();
+            return Ok(());
+        }
+        match self.running.is_empty() {
+            true => Err(self.refusal(failure.reason(), failure.detail())),
+            false => Ok(()),
+        }
+    }
+
+    /// Asks a silent node for its health, and another one for the answer.
+    fn add_rival(&mut self) {
+        let gateway = &self.worker.gateway;
+        self.patience = Instant::now() + gateway.hedge_after;
+        self.tried
+            .iter()
+            .for_each(|silent| gateway.suspects.report(silent));
+        if self.may_repeat && self.may_try_more() && self.begin().is_ok() {
+            gateway.metrics.hedged();
+        }
+    }
+
+    fn may_try_more(&self) -> bool {
+        let gateway = &self.worker.gateway;
+        if self.tried.len() >= gateway.attempts {
+            return false;
+        }
+        let allowed = gateway.budget.spend();
+        if !allowed {
+            gateway.metrics.refused_by_budget();
+        }
+        allowed
+    }
+
+    fn refusal(&self, reason: Reason, detail: impl std::fmt::Display) -> Refusal {
+        Refusal {
+            attempts: self.tried.len(),
+            ..reason.because(detail)
+        }
+    }
+}
+
+pub(super) fn is_idempotent(method: &Method) -> bool {
+    [
+        Method::GET,
+        Method::HEAD,
+        Method::PUT,
+        Method::DELETE,
+        Method::OPTIONS,
+    ]
+    .contains(method)
+}

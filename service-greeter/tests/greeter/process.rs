@@ -1,0 +1,193 @@
+use std::time::{Duration, Instant};
+
+use awc::Client;
+use tokio::net::TcpSocket;
+
+use crate::program::{Program, run};
+use crate::started::within_limit;
+use crate::wire::Wire;
+
+const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--registry", "memory:"];
+
+#[actix_web::test]
+async fn a_bad_flag_is_refused_in_one_line_that_says_what_is_allowed() {
+    let many_tags: Vec<_> = (0..33).map(|n| format!("{n}=x")).collect();
+    for (flag, value, allowed) in [
+        ("--listen", "localhost:80", "such as 0.0.0.0:8080"),
+        ("--advertise", "greeter", "HOST:PORT"),
+        ("--advertise", "0.0.0.0:80", "nobody can connect"),
+        ("--advertise", "10.0.0.256:80", "HOST:PORT"),
+        ("--registry", "consul://c", "etcd://host"),
+        ("--service", "a.b", "1 to 63 letters"),
+        ("--tag", "version", "key=value"),
+        ("--tag", "weight=0", "1 to 1000"),
+        ("--tag", "weight=1001", "1 to 1000"),
+        ("--tag", &many_tags.join(","), "more than 32 tags"),
+        ("--ttl", "1s", "2s to 1h"),
+        ("--ttl", "61m", "2s to 1h"),
+        ("--ttl", "10", "such as 10s"),
+        ("--drain", "11m", "0s to 10m"),
+        ("--workers", "0", "1 to 512"),
+        ("--colour", "red", "--help"),
+    ] {
+        let (code, text) = run(&[flag, value]).await;
+        assert_eq!(code, 2, "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.starts_with("error: ") && text.contains(flag), "{text}");
+        assert!(text.contains(allowed), "{text}");
+    }
+}
+
+#[actix_web::test]
+async fn a_port_in_use_ends_the_start_with_one_line() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, text) = run(&["--registry", "memory:", "--listen", &address]).await;
+    assert_eq!(code, 1);
+    assert_eq!(
+        text,
+        format!("error: cannot listen on {address}: Address already in use (os error 98)\n")
+    );
+}
+
+#[actix_web::test]
+async fn every_flag_is_an_environment_variable() {
+    let environment = [
+        ("LISTEN", "127.0.0.1:0"),
+        ("ADVERTISE", "127.0.0.9:1234"),
+        ("REGISTRY", "memory:"),
+        ("SERVICE", "hello"),
+        ("TAG", "version=v7,region=cn"),
+        ("TTL", "1h"),
+        ("DRAIN", "123s"),
+        ("WORKERS", "1"),
+    ];
+    let mut program = Program::start(&[], &environment);
+    program
+        .says("registered service=hello address=127.0.0.9:1234 tags=region=cn,version=v7")
+        .await;
+    program.signal("TERM").await;
+    program.says("draining signal=SIGTERM time=123s").await;
+}
+
+#[actix_web::test]
+async fn sigterm_lets_requests_in_flight_finish_and_the_exit_code_is_0() {
+    let mut program = Program::start(&FREE, &[("DRAIN", "100ms")]);
+    let mut wire = Wire::connect(program.listens().await).await;
+    wire.send("GET /stream?n=2&ms=1500 HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
+    wire.read_to("chunk 1").await;
+    let asked = Instant::now();
+    program.signal("TERM").await;
+    assert!(
+        wire.read_to_close()
+            .await
+            .ends_with("chunk 2 of 2\n\r\n0\r\n\r\n")
+    );
+    program.says("stopped").await;
+    assert_eq!(program.ends().await.code(), Some(0));
+    // The request, and the second in which the server looks whether there are any left.
+    assert!(
+        asked.elapsed() < Duration::from_millis(1500 + 1000 + 1000),
+        "{:?}",
+        asked.elapsed()
+    );
+}
+
+#[actix_web::test]
+async fn a_second_signal_ends_it_at_once() {
+    for (first, second, code) in [
+        ("TERM", "TERM", 143),
+        ("TERM", "INT", 130),
+        ("INT", "INT", 130),
+    ] {
+        let mut program = Program::start(&FREE, &[("DRAIN", "10m")]);
+        program.listens().await;
+        program.signal(first).await;
+        program.says(&format!("draining signal=SIG{first}")).await;
+        program.signal(second).await;
+        assert_eq!(program.ends().await.code(), Some(code));
+    }
+}
+
+#[actix_web::test]
+async fn healthcheck_is_0_while_the_instance_serves_and_1_when_it_does_not() {
+    let mut program = Program::start(
+        &["--listen", "0.0.0.0:0", "--registry", "memory:"],
+        &[("DRAIN", "10m")],
+    );
+    let address = program.listens().await.to_string();
+    let check = ["healthcheck", "--listen", &address];
+    assert_eq!(run(&check).await, (0, String::new()));
+
+    program.signal("TERM").await;
+    program.says("draining").await;
+    let loopback = address.replace("0.0.0.0", "127.0.0.1");
+    let line = format!("error: {loopback} answers 503 Service Unavailable\n");
+    assert_eq!(run(&check).await, (1, line));
+
+    program.signal("TERM").await;
+    program.ends().await;
+    let (code, line) = run(&check).await;
+    assert_eq!((code, line.lines().count()), (1, 1));
+    assert!(
+        line.starts_with(&format!("error: no answer from {loopback}: ")),
+        "{line}"
+    );
+}
+
+#[actix_web::test]
+async fn healthcheck_needs_a_real_port_and_does_not_wait_for_ever() {
+    let (code, line) = run(&["healthcheck"]).await;
+    assert_eq!(code, 1);
+    assert_eq!(
+        line,
+        "error: cannot ask an instance at port 0: set --listen to its real port\n"
+    );
+
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let (code, line) = run(&["healthcheck", "--listen", &address]).await;
+    assert_eq!(
+        (code, line),
+        (1, format!("error: no answer from {address} within 2s\n"))
+    );
+}
+
+#[actix_web::test]
+async fn without_its_registry_it_serves_and_says_what_is_missing() {
+    // Bound, but nobody listens: the port is refused and stays ours.
+    let refusing = TcpSocket::new_v4().unwrap();
+    refusing.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = refusing.local_addr().unwrap();
+    for (registry, complaint) in [
+        (
+            format!("etcd://{closed}"),
+            "not registered, trying until it is",
+        ),
+        // A name that cannot be looked up yet, as when containers start together.
+        (
+            "etcd://etcd.invalid".into(),
+            "own address not known, serving unregistered until it is",
+        ),
+    ] {
+        let flags = [
+            "--listen",
+            "0.0.0.0:0",
+            "--drain",
+            "0s",
+            "--registry",
+            &registry,
+        ];
+        let mut program = Program::start(&flags, &[]);
+        let port = program.listens().await.port();
+        program.says(complaint).await;
+        let url = format!("http://127.0.0.1:{port}/greet/Ada");
+        let response = within_limit("a greeting", Client::new().get(url).send())
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 200);
+        program.signal("TERM").await;
+        assert_eq!(program.ends().await.code(), Some(0));
+    }
+}
