@@ -23,6 +23,7 @@ pub struct DiscoveryClient {
     runtime: Handle,
     balancer: Balancer,
     first_list_limit: Duration,
+    keep_vanished: Duration,
     /// Std mutexes, held for a look into a map: neither following nor a resolver that was already
     /// handed out ever waits for them.
     services: Mutex<HashMap<ServiceName, Arc<Service>>>,
@@ -40,6 +41,7 @@ impl DiscoveryClient {
             runtime: Handle::current(),
             balancer: Balancer::default(),
             first_list_limit: Duration::from_secs(3),
+            keep_vanished: Duration::from_secs(10),
             services: Mutex::default(),
             resolvers: Mutex::default(),
         }
@@ -54,6 +56,15 @@ impl DiscoveryClient {
     pub fn with_first_list_limit(self, first_list_limit: Duration) -> Self {
         Self {
             first_list_limit,
+            ..self
+        }
+    }
+
+    /// The same with another time for which nodes stay usable that vanished from the registry all at
+    /// once. The nodes' time to live is the right one: by then they have registered again.
+    pub fn with_vanished_kept_for(self, keep_vanished: Duration) -> Self {
+        Self {
+            keep_vanished,
             ..self
         }
     }
@@ -108,6 +119,7 @@ impl DiscoveryClient {
                 name.clone(),
                 self.registry.clone(),
                 &self.runtime,
+                self.keep_vanished,
             ))
         });
         service.clone()

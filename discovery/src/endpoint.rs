@@ -1,6 +1,6 @@
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use log::{info, warn};
 
@@ -17,6 +17,7 @@ pub struct Endpoint {
     weight: u16,
     in_flight: AtomicUsize,
     record: Record,
+    unconfirmed: AtomicBool,
 }
 
 impl Endpoint {
@@ -31,6 +32,7 @@ impl Endpoint {
             node,
             in_flight: AtomicUsize::new(0),
             record,
+            unconfirmed: AtomicBool::new(false),
         }
     }
 
@@ -42,6 +44,21 @@ impl Endpoint {
     /// How many requests are with it now.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether it vanished from the registry in a way that is not believed yet. It stays usable for
+    /// a while, or until nobody is found there.
+    pub fn is_unconfirmed(&self) -> bool {
+        self.unconfirmed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_unconfirmed(&self, unconfirmed: bool) {
+        self.unconfirmed.store(unconfirmed, Ordering::Relaxed);
+    }
+
+    /// Whether there is no reason left to try it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_unconfirmed() && self.ejected() == Some(Ejection::Unreachable)
     }
 
     /// Why it is set aside, `None` while it is not.

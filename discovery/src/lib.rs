@@ -68,6 +68,7 @@ mod resolver;
 mod service;
 mod snapshot;
 mod tags;
+mod vanished;
 mod view;
 
 pub use balancer::{Balancer, IpHash, LeastRequest, LoadBalancer, Random, RoundRobin, Weighted};

@@ -108,10 +108,13 @@ impl Resolver {
             &mut candidates.usable.iter(),
             &mut candidates.fitting.iter(),
         ];
-        lists.into_iter().find_map(|list| {
-            let rest: Vec<_> = list.filter(|endpoint| usable(endpoint)).cloned().collect();
-            self.substitute.select(&rest, key).cloned()
-        })
+        // An empty list is not shown to the balancer: it would cost somebody a turn.
+        let mut lists = lists.into_iter().map(|list| {
+            let rest = list.filter(|endpoint| usable(endpoint));
+            rest.cloned().collect::<Vec<_>>()
+        });
+        let rest = lists.find(|rest| !rest.is_empty())?;
+        self.substitute.select(&rest, key).cloned()
     }
 
     /// What to choose from: sorted out once for each list and each ejection, by whoever comes first.
@@ -127,16 +130,18 @@ impl Resolver {
             return Ok(known);
         }
         let of = view.endpoints().clone();
-        let fits = |endpoint: &&Arc<Endpoint>| endpoint.tags.contain(&self.tags);
+        let fits =
+            |endpoint: &&Arc<Endpoint>| endpoint.tags.contain(&self.tags) && !endpoint.is_gone();
         let fitting: Arc<[_]> = of.iter().filter(fits).cloned().collect();
         let usable = usable(&fitting);
-        self.candidates.store(Arc::new(Candidates {
+        let candidates = Arc::new(Candidates {
             of,
             ejections,
             fitting,
             usable,
-        }));
-        Ok(self.candidates.load())
+        });
+        self.candidates.store(candidates.clone());
+        Ok(Guard::from_inner(candidates))
     }
 }
 

@@ -1,14 +1,16 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use futures_util::StreamExt;
-use log::{Level, info, log};
+use log::{Level, info, log, warn};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::backoff::Backoff;
-use crate::{Error, NodeRegistry, ServiceName, Snapshot, View};
+use crate::vanished::Vanished;
+use crate::{Error, NodeRegistry, ServiceName, ServiceNode, Snapshot, View};
 
 /// More nodes than this that join or leave at once are told as a number.
 const LINES_PER_CHANGE: usize = 20;
@@ -33,6 +35,7 @@ impl Service {
         name: ServiceName,
         registry: Arc<dyn NodeRegistry>,
         runtime: &Handle,
+        keep_vanished: Duration,
     ) -> Self {
         let (view, changed) = (ArcSwapOption::empty(), watch::Sender::new(()));
         let shared = Arc::new(Shared {
@@ -41,7 +44,7 @@ impl Service {
             changed,
         });
         let task = runtime
-            .spawn(shared.clone().follow(registry))
+            .spawn(shared.clone().follow(registry, keep_vanished))
             .abort_handle();
         Self { shared, task }
     }
@@ -77,28 +80,39 @@ impl Drop for Service {
 
 impl Shared {
     /// Takes list after list. While the registry is away the last one stays, as long as it takes.
-    async fn follow(self: Arc<Self>, registry: Arc<dyn NodeRegistry>) {
+    async fn follow(self: Arc<Self>, registry: Arc<dyn NodeRegistry>, keep_vanished: Duration) {
         let mut snapshots = registry.watch(&self.name);
+        let mut vanished = Vanished::new(keep_vanished);
+        let mut listed = Snapshot::default();
         let mut backoff = Backoff::default();
         let mut following = true;
-        while let Some(item) = snapshots.next().await {
+        loop {
+            let item = tokio::select! {
+                item = snapshots.next() => item,
+                () = vanished.expired(), if following => Some(Ok(listed.clone())),
+            };
             match item {
-                Ok(snapshot) => {
-                    self.update(&snapshot);
+                Some(Ok(snapshot)) => {
+                    self.update(
+                        &vanished.correct(&snapshot, Instant::now()),
+                        vanished.kept(),
+                    );
+                    listed = snapshot;
                     backoff.reset();
                     following = true;
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     let level = if following { Level::Warn } else { Level::Debug };
                     self.away(&error, level);
                     following = false;
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
+                None => return,
             }
         }
     }
 
-    fn update(&self, snapshot: &Snapshot) {
+    fn update(&self, snapshot: &Snapshot, unconfirmed: &[Arc<ServiceNode>]) {
         let old = self.view.load();
         let (service, nodes) = (&self.name, snapshot.nodes().len());
         let (view, changes) = match old.as_deref() {
@@ -121,7 +135,24 @@ impl Shared {
                 info!(service:%, address:% = node.address, tags:% = node.tags, nodes; "node joined");
             }
         }
+        self.mark(&view, unconfirmed);
         self.publish(view);
+    }
+
+    /// Tells confirmed endpoints and others apart.
+    fn mark(&self, view: &View, unconfirmed: &[Arc<ServiceNode>]) {
+        let mut newly = 0;
+        for endpoint in view.endpoints().iter() {
+            let is_so = unconfirmed
+                .iter()
+                .any(|node| node.address == endpoint.address);
+            newly += usize::from(is_so && !endpoint.is_unconfirmed());
+            endpoint.set_unconfirmed(is_so);
+        }
+        if newly > 0 {
+            let service = &self.name;
+            warn!(service:%, nodes = newly; "nodes vanished all at once, keeping them for a while");
+        }
     }
 
     fn away(&self, error: &Error, level: Level) {

@@ -39,6 +39,13 @@ impl Snapshot {
         &self.nodes
     }
 
+    /// Whether some node has the address of this one.
+    pub(crate) fn has(&self, node: &ServiceNode) -> bool {
+        self.nodes
+            .binary_search_by_key(&node.address, |node| node.address)
+            .is_ok()
+    }
+
     /// The registry's revision: larger is later, until the registry is replaced by an empty one.
     pub fn revision(&self) -> u64 {
         self.revision

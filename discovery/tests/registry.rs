@@ -5,14 +5,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use discovery::{DiscoveryClient, Error, NodeRegistry, ServiceNode, Tags};
+use discovery::{
+    DiscoveryClient, Error, NodeRegistry, Registration, ServiceNode, SnapshotStream, Tags,
+};
 use futures_util::future::{FutureExt, join, join_all};
 use futures_util::stream::StreamExt;
 use tokio::runtime::Runtime;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use support::gate::Gate;
-use support::scene::Scene;
+use support::scene::{Scene, spelled};
 use support::{PATIENCE, eventually};
 
 mod support;
@@ -46,56 +49,40 @@ async fn a_watch_may_begin_before_its_service_exists(scene: Scene) {
 async fn tags_narrow_the_choice(scene: Scene) {
     let _v1 = scene.join_with(1, "version=v1").await;
     let _v2 = scene.join_with(2, "version=v2,region=cn").await;
-    scene
-        .lists(&["1 version=v1", "2 region=cn,version=v2"])
-        .await;
-    let v2 = "version=v2".parse().unwrap();
+    let both = ["1 version=v1", "2 region=cn,version=v2"];
+    scene.lists(&both).await;
     for _ in 0..3 {
-        let chosen = scene.client.resolve(&scene.service, &v2).await.unwrap();
+        let chosen = scene.resolve_with("version=v2").await.unwrap();
         assert_eq!(chosen.address.port(), 2);
     }
 }
 
 async fn a_service_without_a_fitting_node_has_no_instance(scene: Scene) {
-    let resolve = async |tags: Tags| {
-        scene
-            .client
-            .resolve(&scene.service, &tags)
-            .await
-            .unwrap_err()
-    };
-    assert!(matches!(
-        resolve(Tags::new()).await,
-        Error::NoInstance { .. }
-    ));
+    let none = scene.resolve_with("").await;
+    assert!(matches!(none, Err(Error::NoInstance { .. })), "{none:?}");
     let _v1 = scene.join_with(1, "version=v1").await;
     scene.lists(&["1 version=v1"]).await;
-    let error = resolve("version=v2".parse().unwrap()).await.to_string();
-    assert!(error.ends_with("with version=v2"), "{error}");
+    let none = scene.resolve_with("version=v2").await;
+    assert!(matches!(none, Err(Error::NoInstance { .. })), "{none:?}");
 }
 
 async fn an_ipv6_node_is_found(scene: Scene) {
     let address = "[2001:db8::1]:8080".parse().unwrap();
     let _node = scene.register(ServiceNode::new(scene.service.clone(), address));
     scene.lists(&["8080"]).await;
-    let chosen = scene.client.resolve(&scene.service, &Tags::new()).await;
-    assert_eq!(chosen.unwrap().address, address);
+    let chosen = scene.resolve_with("").await.unwrap();
+    assert_eq!(chosen.address, address);
 }
 
 async fn a_watch_sees_nothing_of_other_services(scene: Scene) {
-    let mut snapshots = scene.registry.watch(&scene.service);
-    let mut ports = async || {
-        let snapshot = snapshots.next().await.unwrap().unwrap();
-        let nodes = snapshot.nodes().iter();
-        nodes.map(|node| node.address.port()).collect::<Vec<_>>()
-    };
-    assert!(ports().await.is_empty());
+    let mut lists = scene.registry.watch(&scene.service);
+    assert_eq!(next(&mut lists).await, [""; 0]);
     let other = format!("{}2", scene.service).parse().unwrap();
     let other = scene.register(ServiceNode::new(other, ([10, 0, 0, 1], 2).into()));
-    let limit = tokio::time::timeout(PATIENCE, other.registered());
-    limit.await.expect("the other service's node is registered");
+    let registered = timeout(PATIENCE, other.registered()).await;
+    registered.expect("the other service's node is registered");
     let _one = scene.join(1).await;
-    assert_eq!(ports().await, [1], "nothing came between");
+    assert_eq!(next(&mut lists).await, ["1"], "nothing came between");
 }
 
 async fn changed_tags_replace_the_entry(scene: Scene) {
@@ -108,34 +95,33 @@ async fn changed_tags_replace_the_entry(scene: Scene) {
 async fn a_late_leaver_does_not_remove_its_successor(scene: Scene) {
     let old = scene.join_with(1, "version=v1").await;
     let _new = scene.join_with(1, "version=v2").await;
+    let mut lists = scene.registry.watch(&scene.service);
+    assert_eq!(next(&mut lists).await, ["1 version=v2"]);
     old.leave().await.expect("the registry confirms it");
-    let _other = scene.join(2).await; // when this is listed, the leaving was seen
-    scene.lists(&["1 version=v2", "2"]).await;
+    let _other = scene.join(2).await;
+    let list = next(&mut lists).await;
+    assert_eq!(list, ["1 version=v2", "2"], "nothing came between");
 }
 
 async fn a_node_whose_process_died_vanishes_after_its_time_to_live(scene: Scene) {
-    let ttl = Duration::from_secs(2);
+    let (ttl, granularity) = (Duration::from_secs(2), Duration::from_secs(1));
     let scene = scene.with_ttl(ttl);
     let (dead, _living) = (scene.join(1).await, scene.join(2).await);
     scene.lists(&["1", "2"]).await;
     drop(dead);
-    scene
-        .lists_within(ttl + Duration::from_secs(1), &["2"])
-        .await;
+    scene.lists_within(ttl + granularity, &["2"]).await;
 }
 
 async fn many_nodes_that_come_and_go_end_in_the_right_list(scene: Scene) {
     let mut nodes = join_all((1..=200).map(|port| scene.join(port))).await;
-    let going = nodes.split_off(100).into_iter().map(|node| node.leave());
-    let (left, _newcomers) = join(
-        join_all(going),
-        join_all((301..=350).map(|port| scene.join(port))),
-    )
-    .await;
+    let leave = nodes.split_off(100).into_iter().map(Registration::leave);
+    let arrive = (301..=350).map(|port| scene.join(port));
+    let (left, _newcomers) = join(join_all(leave), join_all(arrive)).await;
     assert!(left.iter().all(Result::is_ok), "{left:?}");
-    let expected: Vec<_> = (1..=100).chain(301..=350).map(|n| n.to_string()).collect();
-    let expected: Vec<_> = expected.iter().map(String::as_str).collect();
-    scene.lists(&expected).await;
+    let ports = (1..=100).chain(301..=350).map(|port| port.to_string());
+    let ports: Vec<_> = ports.collect();
+    let ports: Vec<_> = ports.iter().map(String::as_str).collect();
+    scene.lists(&ports).await;
 }
 
 async fn one_watch_serves_all_who_resolve_however_many_come_first(scene: Scene) {
@@ -172,34 +158,33 @@ async fn a_first_caller_whose_runtime_ends_does_not_end_the_watch(scene: Scene) 
 async fn a_registry_outlives_the_runtime_that_used_it_first(scene: Scene) {
     let scene = Arc::new(scene);
     let first = scene.clone();
-    let elsewhere = move || Runtime::new().unwrap().block_on(first.join(1)).leave();
-    let _ended = spawn_blocking(elsewhere).await.unwrap();
+    let used = async move { first.join(1).await.leave().await };
+    let elsewhere = || Runtime::new().unwrap().block_on(used);
+    spawn_blocking(elsewhere).await.unwrap().unwrap();
     let _two = scene.join(2).await;
     scene.lists(&["2"]).await;
 }
 
 async fn watches_end_with_their_client_and_its_resolvers(scene: Scene) {
     let gate = Gate::open(scene.registry);
-    let client = DiscoveryClient::new(gate.clone());
-    let resolver = client.resolver(&scene.service, &Tags::new());
-    eventually("the client watches", PATIENCE, async || gate.watches() == 1).await;
-    drop(client);
-    resolver.ready().await.expect("who resolves is still told");
-    assert_eq!(gate.watches(), 1);
+    let scene = Scene::new(gate.clone());
+    let (resolver, node) = (scene.resolver(), scene.node(1));
+    drop(scene.client);
+    let _one = scene.registry.register(node, PATIENCE);
+    let told = async || resolver.resolve(None, |_| true).is_ok();
+    eventually("who resolves is still told", PATIENCE, told).await;
     drop(resolver);
-    eventually("no watch goes on", PATIENCE, async || gate.watches() == 0).await;
+    let ended = async || gate.watches() == 0;
+    eventually("no watch goes on", PATIENCE, ended).await;
 }
 
 async fn resolving_waits_for_the_first_list_up_to_a_limit(scene: Scene) {
     let gate = Gate::shut(scene.registry);
+    let hasty = DiscoveryClient::new(gate.clone()).with_first_list_limit(Duration::from_millis(50));
+    let early = hasty.resolve(&scene.service, &Tags::new()).await;
+    assert!(matches!(early, Err(Error::NotReady { .. })), "{early:?}");
     let scene = Scene::new(gate.clone());
     let _one = scene.join(1).await;
-    let hasty = DiscoveryClient::new(gate.clone()).with_first_list_limit(Duration::from_millis(50));
-    let error = hasty
-        .resolve(&scene.service, &Tags::new())
-        .await
-        .unwrap_err();
-    assert!(matches!(error, Error::NotReady { .. }), "{error}");
     let (chosen, ()) = join(scene.resolve(), async { gate.let_through() }).await;
     assert_eq!(chosen, 1);
 }
@@ -207,7 +192,7 @@ async fn resolving_waits_for_the_first_list_up_to_a_limit(scene: Scene) {
 async fn a_caller_that_tries_again_gets_another_node(scene: Scene) {
     let _nodes = join_all([1, 2, 3].map(|port| scene.join(port))).await;
     scene.lists(&["1", "2", "3"]).await;
-    let resolver = scene.client.resolver(&scene.service, &Tags::new());
+    let resolver = scene.resolver();
     let mut tried = Vec::new();
     for _ in 0..3 {
         let chosen = resolver.resolve(None, |node| !tried.contains(&node.address));
@@ -220,14 +205,17 @@ async fn a_caller_that_tries_again_gets_another_node(scene: Scene) {
 async fn refused_nodes_leave_even_shares_to_the_others(scene: Scene) {
     let _nodes = join_all([1, 2, 3].map(|port| scene.join(port))).await;
     scene.lists(&["1", "2", "3"]).await;
-    let resolver = scene.client.resolver(&scene.service, &Tags::new());
-    let chosen = || {
-        resolver
-            .resolve(None, |node| node.address.port() != 2)
-            .unwrap()
-    };
-    let ones = (0..30).filter(|_| chosen().address.port() == 1).count();
-    assert_eq!(ones, 15);
+    let resolver = scene.resolver();
+    let resolve = || resolver.resolve(None, |node| node.address.port() != 2);
+    let ports = (0..30).map(|_| resolve().unwrap().address.port());
+    assert_eq!(ports.filter(|port| *port == 1).count(), 15);
+}
+
+/// The next list of a watch, as a [`Scene`] spells nodes.
+async fn next(lists: &mut SnapshotStream) -> Vec<String> {
+    let list = timeout(PATIENCE, lists.next()).await;
+    let list = list.expect("there is a list in time").unwrap().unwrap();
+    list.nodes().iter().map(|node| spelled(node)).collect()
 }
 
 /// Makes every scenario a test for one registry: `memory::tags_narrow_the_choice` and so on.

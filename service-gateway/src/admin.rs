@@ -115,11 +115,16 @@ impl Service {
 impl Instance {
     fn new(endpoint: &Endpoint) -> Self {
         let ejected = endpoint.ejected();
+        let state = match ejected {
+            Some(_) => "ejected",
+            None if endpoint.is_unconfirmed() => "unconfirmed",
+            None => "up",
+        };
         Self {
             instance: endpoint.address.to_string(),
             version: endpoint.version().map(str::to_owned),
             tags: endpoint.tags.clone(),
-            state: if ejected.is_some() { "ejected" } else { "up" },
+            state,
             ejected: ejected.map(Ejection::as_str),
             in_flight: endpoint.in_flight(),
         }

@@ -52,7 +52,8 @@ impl App {
     pub fn start_with(config: Config, registry: Arc<dyn NodeRegistry>) -> anyhow::Result<Self> {
         let discovery = DiscoveryClient::new(registry)
             .with_balancer(config.balancer)
-            .with_first_list_limit(FIRST_LIST_LIMIT);
+            .with_first_list_limit(FIRST_LIST_LIMIT)
+            .with_vanished_kept_for(config.keep_vanished);
         let (suspects, prober) = Prober::new(config.probe_path.0.clone(), config.probe_interval);
         let gateway = Arc::new(Gateway::new(&config, discovery, suspects));
         let admin = Arc::new(Admin {

@@ -91,6 +91,11 @@ pub struct Config {
     #[arg(long, env, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub probe_interval: Duration,
 
+    /// How long nodes stay usable that vanished from the registry all at once, more than half of them:
+    /// best the nodes' own time to live
+    #[arg(long, env, value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub keep_vanished: Duration,
+
     /// How long an answer's body may pause before it is cut off
     #[arg(long, env, value_name = "TIME", default_value = "60s", value_parser = time)]
     pub idle_timeout: Duration,

@@ -18,6 +18,6 @@ mod route;
 pub mod signal;
 
 pub use app::App;
-pub use config::Config;
+pub use config::{Cli, Command, Config};
 pub use healthcheck::healthcheck;
 pub use route::Route;

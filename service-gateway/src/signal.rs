@@ -1,8 +1,10 @@
 //! The signals that ask a process to stop.
 
+use std::future::pending;
 use std::{fmt, io};
 
 use tokio::signal::unix::{self, SignalKind};
+use tokio::sync::oneshot;
 
 /// A request to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +36,26 @@ impl fmt::Display for Signal {
 
 /// Takes over SIGINT and SIGTERM from now on. The first future completes at the first of them,
 /// which asks for an orderly end; the other at the second: whoever sends that is out of patience.
+/// Both have to be polled, for the second tells the first.
 ///
 /// # Errors
 /// If the system refuses to install the handlers.
 pub fn listen() -> io::Result<(impl Future<Output = Signal>, impl Future<Output = Signal>)> {
-    let (mut first, mut both) = (Signals::new()?, Signals::new()?);
-    let second = async move {
-        both.next().await;
-        both.next().await
+    let mut signals = Signals::new()?;
+    let (tell, told) = oneshot::channel();
+    let first = async {
+        match told.await {
+            Ok(signal) => signal,
+            Err(_) => pending().await,
+        }
     };
-    Ok((async move { first.next().await }, second))
+    // Signals that nobody has seen yet become one. So each is seen here before anything is done
+    // about it, or a second that follows closely would be lost.
+    let second = async move {
+        let _ = tell.send(signals.next().await);
+        signals.next().await
+    };
+    Ok((first, second))
 }
 
 struct Signals {

@@ -49,6 +49,9 @@ impl App {
     ///
     /// # Errors
     /// If it cannot be opened, or this build has no such registry.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     pub fn start(config: Config) -> anyhow::Result<Self> {
         let registry = discovery::connect(&config.registry)?;
         Self::start_with(config, registry)
@@ -59,6 +62,9 @@ impl App {
     ///
     /// # Errors
     /// If the port cannot be opened.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     pub fn start_with(config: Config, registry: Arc<dyn NodeRegistry>) -> anyhow::Result<Self> {
         let listen = config.listen;
         let listener = open(listen).with_context(|| format!("cannot listen on {listen}"))?;

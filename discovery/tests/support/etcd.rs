@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use discovery::{NodeRegistry, connect};
-use etcd_client::{Client, CompactionOptions, DeleteOptions, GetOptions};
+use etcd_client::{
+    Client, CompactionOptions, DeleteOptions, GetOptions, KeyValue, LeaseStatus, Txn, TxnOp,
+};
+use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
 /// Starting takes a second. Many do so at once.
@@ -14,8 +17,11 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// A real etcd, on ports and with data of its own. Process and data are gone when this is dropped.
 pub(crate) struct Etcd {
+    name: String,
     port: u16,
     peer_port: u16,
+    /// All members of its cluster, as etcd wants to be told. Most are alone.
+    cluster: String,
     /// Holds its data and its log.
     directory: PathBuf,
     process: Option<Child>,
@@ -31,13 +37,37 @@ impl Etcd {
 
     /// One that has an address, and does not run yet.
     pub(crate) fn not_yet() -> Self {
+        let [etcd] = Self::members();
+        etcd
+    }
+
+    /// Three that are one.
+    pub(crate) async fn cluster() -> [Self; 3] {
+        let mut members = Self::members();
+        join_all(members.iter_mut().map(Self::run)).await;
+        members
+    }
+
+    fn members<const COUNT: usize>() -> [Self; COUNT] {
+        let mut members = [(); COUNT].map(|()| Self::member());
+        let peer = |etcd: &Self| format!("{}=http://127.0.0.1:{}", etcd.name, etcd.peer_port);
+        let cluster = members.iter().map(peer).collect::<Vec<_>>().join(",");
+        for etcd in &mut members {
+            etcd.cluster.clone_from(&cluster);
+        }
+        members
+    }
+
+    fn member() -> Self {
         let (port, peer_port) = (free_port(), free_port());
         let name = format!("discovery-etcd-{}-{port}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
+        let directory = std::env::temp_dir().join(&name);
         fs::create_dir_all(&directory).expect("a directory for etcd");
         Self {
+            name,
             port,
             peer_port,
+            cluster: String::new(),
             directory,
             process: None,
         }
@@ -45,28 +75,15 @@ impl Etcd {
 
     /// Starts it with the data it has, and waits until it answers.
     pub(crate) async fn run(&mut self) {
-        let [client, peer] =
-            [self.port, self.peer_port].map(|port| format!("http://127.0.0.1:{port}"));
+        let url = |port| format!("http://127.0.0.1:{port}");
+        let [client, peer] = [self.port, self.peer_port].map(url);
         let log = File::create(self.directory.join("log")).expect("a log for etcd");
         let process = Command::new(program())
-            .args([
-                "--name",
-                "test",
-                "--initial-cluster",
-                &format!("test={peer}"),
-            ])
-            .args([
-                "--listen-client-urls",
-                &client,
-                "--advertise-client-urls",
-                &client,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
+            .args(["--name", &self.name, "--initial-cluster", &self.cluster])
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer])
+            .args(["--initial-advertise-peer-urls", &peer])
             .arg("--data-dir")
             .arg(self.directory.join("data"))
             .stdout(log.try_clone().expect("one log for both"))
@@ -132,26 +149,62 @@ impl Etcd {
         put.expect("etcd takes the value");
     }
 
-    /// All its keys, sorted.
-    pub(crate) async fn keys(&self) -> Vec<String> {
-        let all = GetOptions::new().with_all_keys().with_keys_only();
-        let keys = self.client().await.get("", Some(all)).await;
-        let keys = keys.expect("etcd answers").take_kvs();
-        let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
-        keys.iter().map(|entry| text(entry.key())).collect()
+    /// Many keys with their values, a hundred at a time.
+    pub(crate) async fn put_all(&self, entries: impl Iterator<Item = (String, String)>) {
+        let mut client = self.client().await;
+        let puts: Vec<_> = entries
+            .map(|(key, value)| TxnOp::put(key, value, None))
+            .collect();
+        for some in puts.chunks(100) {
+            let put = client.txn(Txn::new().and_then(some)).await;
+            put.expect("etcd takes the values");
+        }
     }
 
-    pub(crate) async fn delete_all_keys(&self) {
-        let all = DeleteOptions::new().with_all_keys();
-        let deleted = self.client().await.delete("", Some(all)).await;
-        deleted.expect("etcd deletes its keys");
+    /// All its keys, sorted.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        let entries = self.entries().await;
+        let text = |entry: &KeyValue| String::from_utf8_lossy(entry.key()).into_owned();
+        entries.iter().map(text).collect()
+    }
+
+    /// All it has, sorted by key.
+    pub(crate) async fn entries(&self) -> Vec<KeyValue> {
+        let all = GetOptions::new().with_all_keys();
+        let answer = self.client().await.get("", Some(all)).await;
+        answer.expect("etcd answers").take_kvs()
+    }
+
+    /// When its keys came to be: a key that is written again keeps this, unless it was gone.
+    pub(crate) async fn created(&self) -> Vec<i64> {
+        let entries = self.entries().await;
+        entries.iter().map(KeyValue::create_revision).collect()
+    }
+
+    /// When its keys were last written.
+    pub(crate) async fn written(&self) -> Vec<i64> {
+        let entries = self.entries().await;
+        entries.iter().map(KeyValue::mod_revision).collect()
+    }
+
+    /// Deletes all keys that begin so.
+    pub(crate) async fn delete(&self, prefix: &str) {
+        let all = DeleteOptions::new().with_prefix();
+        let deleted = self.client().await.delete(prefix, Some(all)).await;
+        deleted.expect("etcd deletes keys");
+    }
+
+    /// The leases that it granted and that live.
+    pub(crate) async fn leases(&self) -> Vec<i64> {
+        let leases = self.client().await.leases().await;
+        let leases = leases.expect("etcd lists its leases");
+        leases.leases().iter().map(LeaseStatus::id).collect()
     }
 
     pub(crate) async fn revoke_all_leases(&self) {
         let mut client = self.client().await;
-        let leases = client.leases().await.expect("etcd lists its leases");
-        for lease in leases.leases() {
-            let revoked = client.lease_revoke(lease.id()).await;
+        for lease in self.leases().await {
+            let revoked = client.lease_revoke(lease).await;
             revoked.expect("etcd revokes a lease");
         }
     }

@@ -1,9 +1,12 @@
-use tokio::io::{copy, copy_bidirectional, sink};
+use std::io;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A stretch of network in front of a server, which can do what networks do.
+/// A stretch of network in front of an etcd, which can do what networks do.
 pub(crate) struct Relay {
     address: String,
     network: watch::Sender<Network>,
@@ -15,6 +18,7 @@ enum Network {
     Sound,
     Cut,
     Silent,
+    LosesNodes,
 }
 
 impl Relay {
@@ -41,10 +45,16 @@ impl Relay {
         self.network.send_replace(Network::Cut);
     }
 
-    /// Swallows every byte. No connection there is now, or is made meanwhile, ever recovers; nobody
-    /// is told.
+    /// Swallows every byte. No connection that is there now, or is made meanwhile, ever recovers;
+    /// nobody is told.
     pub(crate) fn fall_silent(&self) {
         self.network.send_replace(Network::Silent);
+    }
+
+    /// Closes all connections, and each new one when a node's value comes through it: etcd can be
+    /// asked, and leases be had, but no node be registered.
+    pub(crate) fn lose_nodes(&self) {
+        self.network.send_replace(Network::LosesNodes);
     }
 
     /// Carries new connections again.
@@ -68,19 +78,45 @@ async fn run(listener: TcpListener, server: String, network: watch::Receiver<Net
 }
 
 async fn carry(mut client: TcpStream, server: String, mut network: watch::Receiver<Network>) {
-    let fault = tokio::select! {
-        biased;
-        Ok(fault) = network.wait_for(|network| *network != Network::Sound) => *fault,
-        _ = pass(&mut client, &server) => return,
-        else => return,
-    };
-    if fault == Network::Silent {
+    let at_first = *network.borrow_and_update();
+    if matches!(at_first, Network::Sound | Network::LosesNodes) {
+        tokio::select! {
+            _ = network.changed() => {}
+            _ = pass(&mut client, &server, at_first) => return,
+        }
+    }
+    let now = *network.borrow();
+    if now == Network::Silent {
         let _ = copy(&mut client, &mut sink()).await; // until the client gives up
     }
 }
 
-async fn pass(client: &mut TcpStream, server: &str) -> std::io::Result<()> {
+/// Passes bytes both ways until one side has none any more.
+async fn pass(client: &mut TcpStream, server: &str, network: Network) -> io::Result<()> {
     let mut server = TcpStream::connect(server).await?;
-    copy_bidirectional(client, &mut server).await?;
-    Ok(())
+    let (from_client, mut to_client) = client.split();
+    let (mut from_server, to_server) = server.split();
+    tokio::select! {
+        requests = pass_requests(from_client, to_server, network) => requests,
+        answers = copy(&mut from_server, &mut to_client) => answers.map(drop),
+    }
+}
+
+async fn pass_requests(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    network: Network,
+) -> io::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let bytes = match from.read(&mut buffer).await? {
+            0 => return Ok(()),
+            length => &buffer[..length],
+        };
+        let node = b"ServiceName";
+        if network == Network::LosesNodes && bytes.windows(node.len()).any(|part| part == node) {
+            return Ok(());
+        }
+        to.write_all(bytes).await?;
+    }
 }

@@ -2,9 +2,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use discovery::{
-    DiscoveryClient, NodeRegistry, Registration, ServiceName, ServiceNode, Tags, View,
+    DiscoveryClient, Error, InFlight, NodeRegistry, Registration, Resolver, ServiceName,
+    ServiceNode, Tags, View,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::PATIENCE;
 
@@ -34,6 +35,15 @@ impl Scene {
         Self { ttl, ..self }
     }
 
+    /// The same service, as somebody sees it through another registry.
+    pub(crate) fn seen_through(&self, registry: Arc<dyn NodeRegistry>) -> Self {
+        Self {
+            service: self.service.clone(),
+            ttl: self.ttl,
+            ..Self::new(registry)
+        }
+    }
+
     pub(crate) fn node(&self, port: u16) -> ServiceNode {
         ServiceNode::new(self.service.clone(), ([10, 0, 0, 1], port).into())
     }
@@ -51,7 +61,7 @@ impl Scene {
     pub(crate) async fn join_with(&self, port: u16, tags: &str) -> Registration {
         let tags = tags.parse().expect("tags");
         let registration = self.register(self.node(port).with_tags(tags));
-        let registered = tokio::time::timeout(PATIENCE, registration.registered()).await;
+        let registered = timeout(PATIENCE, registration.registered()).await;
         registered.expect("a node is registered in time");
         registration
     }
@@ -66,27 +76,38 @@ impl Scene {
         let deadline = Instant::now() + limit;
         let mut changes = self.client.changes(&self.service);
         loop {
-            let view = self.client.view(&self.service);
-            let fresh = view
-                .as_deref()
-                .is_some_and(|view| view.stale_for().is_none());
-            let listed = view.as_deref().map(listed).unwrap_or_default();
-            if fresh && listed == nodes {
+            let known = self.client.view(&self.service).map(|view| {
+                let nodes = view.endpoints().iter().map(|endpoint| spelled(endpoint));
+                (view.stale_for(), nodes.collect::<Vec<_>>())
+            });
+            if matches!(&known, Some((None, list)) if list == nodes) {
                 return;
             }
             let change = timeout_at(deadline, changes.changed()).await;
-            assert!(
-                change.is_ok(),
-                "expected {nodes:?} within {limit:?}, {} {listed:?}",
-                if fresh { "but it is" } else { "last known was" },
-            );
+            assert!(change.is_ok(), "not {nodes:?} within {limit:?}: {known:?}");
         }
     }
 
-    /// The port of the node that a resolve without tags chooses.
+    /// What resolves nodes with any tags, as often as it is asked.
+    pub(crate) fn resolver(&self) -> Arc<Resolver> {
+        self.client.resolver(&self.service, &Tags::new())
+    }
+
+    pub(crate) async fn resolve_with(&self, tags: &str) -> Result<InFlight, Error> {
+        let tags = tags.parse().expect("tags");
+        self.client.resolve(&self.service, &tags).await
+    }
+
+    /// The port of the node that is chosen from all.
     pub(crate) async fn resolve(&self) -> u16 {
-        let chosen = self.client.resolve(&self.service, &Tags::new()).await;
+        let chosen = self.resolve_with("").await;
         chosen.expect("there is a node").address.port()
+    }
+
+    /// What the client knows.
+    pub(crate) fn view(&self) -> Arc<View> {
+        let view = self.client.view(&self.service);
+        view.expect("the first list is there")
     }
 
     /// For how long the client has been without the registry.
@@ -95,14 +116,8 @@ impl Scene {
     }
 }
 
-/// What a view lists, as `"port tags"`.
-pub(crate) fn listed(view: &View) -> Vec<String> {
-    let nodes = view.endpoints().iter();
-    nodes
-        .map(|node| {
-            format!("{} {}", node.address.port(), node.tags)
-                .trim_end()
-                .to_owned()
-        })
-        .collect()
+/// A node's port and tags: `"9001 version=v1"`.
+pub(crate) fn spelled(node: &ServiceNode) -> String {
+    let spelled = format!("{} {}", node.address.port(), node.tags);
+    spelled.trim_end().to_owned()
 }

@@ -20,6 +20,7 @@ use awc::http::{Method, Uri};
 use clap::Parser;
 
 mod generator;
+#[allow(dead_code, reason = "the faults ask it more")]
 mod tally;
 
 use generator::Load;

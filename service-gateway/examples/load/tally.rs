@@ -49,6 +49,23 @@ impl Tally {
         self.total.failed()
     }
 
+    /// How many answers came from whom, and of which version.
+    pub(crate) fn answers(&self, of: impl Fn(&str, &str) -> bool) -> u64 {
+        let answers = self.total.answers.iter();
+        answers
+            .filter(|((instance, version), _)| of(instance, version))
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// The failures, each kind with its number.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
+        self.total
+            .failures
+            .iter()
+            .map(|(reason, count)| format!("{count} × {reason}"))
+    }
+
     /// The last second in a line, and the next second begins.
     pub(crate) fn live_line(&mut self) -> String {
         let second = std::mem::take(&mut self.second);

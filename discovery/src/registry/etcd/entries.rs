@@ -71,7 +71,7 @@ impl Entries {
             Err(error) => {
                 let key = String::from_utf8_lossy(key).into_owned();
                 if warned.get(&key) != Some(&revision) {
-                    warn!(key, error:%; "entry skipped until it is written anew");
+                    warn!(key:%, error:%; "entry skipped until it is written anew");
                 }
                 self.skipped.insert(key, revision);
             }

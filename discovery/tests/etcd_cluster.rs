@@ -1,0 +1,104 @@
+//! What can happen to members of an etcd cluster, and what a registration and clients make of it.
+#![cfg(feature = "etcd")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::time::Duration;
+
+use discovery::Registration;
+use futures_util::future::{join, join_all};
+
+use support::etcd::{Etcd, registry};
+use support::eventually;
+use support::scene::Scene;
+
+mod support;
+
+/// How soon a fault is noticed, another member found, and all as before.
+const LIMIT: Duration = Duration::from_secs(14);
+
+/// The nodes 1 and 2 in a cluster of three, and several clients: each registry begins with a member
+/// of its own choice.
+struct Cluster {
+    members: [Etcd; 3],
+    scene: Scene,
+    clients: Vec<Scene>,
+    _nodes: [Registration; 2],
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let members = Etcd::cluster().await;
+        let addresses = members.each_ref().map(Etcd::address).join(",");
+        let scene = Scene::new(registry(&addresses));
+        let client = |_| scene.seen_through(registry(&addresses));
+        let cluster = Self {
+            clients: (0..8).map(client).collect(),
+            _nodes: [scene.join(1).await, scene.join(2).await],
+            members,
+            scene,
+        };
+        cluster.all_list(&["1", "2"]).await;
+        cluster
+    }
+
+    async fn all_list(&self, nodes: &[&str]) {
+        let clients = self.clients.iter();
+        join_all(clients.map(|client| client.lists_within(LIMIT, nodes))).await;
+    }
+
+    async fn joins_and_leaves_are_seen(&self) {
+        let three = self.scene.join(3).await;
+        self.all_list(&["1", "2", "3"]).await;
+        three.leave().await.unwrap();
+        self.all_list(&["1", "2"]).await;
+    }
+
+    /// The number of the leader, and of a follower.
+    async fn roles(&self) -> (usize, usize) {
+        for (number, etcd) in self.members.iter().enumerate() {
+            let status = etcd.client().await.status().await.unwrap();
+            if status.header().unwrap().member_id() == status.leader() {
+                return (number, (number + 1) % 3);
+            }
+        }
+        panic!("the cluster has no leader");
+    }
+}
+
+#[tokio::test]
+async fn no_registration_is_lost_with_the_leader() {
+    let mut cluster = Cluster::start().await;
+    let (leader, follower) = cluster.roles().await;
+    let created = cluster.members[follower].created().await;
+    cluster.members[leader].kill();
+    cluster.joins_and_leaves_are_seen().await;
+    assert_eq!(cluster.members[follower].created().await, created);
+}
+
+#[tokio::test]
+async fn a_frozen_follower_is_left_for_another_member() {
+    let cluster = Cluster::start().await;
+    let (_, follower) = cluster.roles().await;
+    cluster.members[follower].freeze();
+    cluster.joins_and_leaves_are_seen().await;
+}
+
+#[tokio::test]
+async fn nodes_stay_known_while_too_few_members_are_left() {
+    let mut cluster = Cluster::start().await;
+    let [_, two, three] = &mut cluster.members;
+    two.kill();
+    three.kill();
+    let stale = async || {
+        cluster
+            .clients
+            .iter()
+            .all(|client| client.stale_for().is_some())
+    };
+    eventually("all clients notice", LIMIT, stale).await;
+    let known = |client: &Scene| client.view().endpoints().len() == 2;
+    assert!(cluster.clients.iter().all(known));
+    let [_, two, three] = &mut cluster.members;
+    join(two.run(), three.run()).await;
+    cluster.joins_and_leaves_are_seen().await;
+}

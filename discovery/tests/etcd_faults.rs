@@ -1,0 +1,170 @@
+//! What can happen to an etcd and to the way there, and what a registration and a client make of it.
+#![cfg(feature = "etcd")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::time::Duration;
+
+use discovery::{Error, Tags};
+use futures_util::stream::StreamExt;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use support::etcd::{Etcd, registry};
+use support::relay::Relay;
+use support::scene::Scene;
+use support::{PATIENCE, eventually};
+
+mod support;
+
+/// A node's time to live.
+const TTL: Duration = Duration::from_secs(3);
+
+/// How soon a client knows that it does not know any more.
+const NOTICED: Duration = Duration::from_secs(9);
+
+/// How soon all is as before when a fault is over.
+const HEALED: Duration = Duration::from_secs(5);
+
+impl Scene {
+    async fn notices(&self) {
+        let stale = async || self.stale_for().is_some();
+        eventually("the client notices", NOTICED, stale).await;
+    }
+
+    /// The nodes 1 and 2 are registered and found again, and so is one that joins now.
+    async fn heals(&self) {
+        self.lists_within(HEALED, &["1", "2"]).await;
+        self.joins_and_leaves_are_seen().await;
+    }
+
+    async fn joins_and_leaves_are_seen(&self) {
+        let three = self.join(3).await;
+        self.lists_within(HEALED, &["1", "2", "3"]).await;
+        three.leave().await.unwrap();
+        self.lists_within(HEALED, &["1", "2"]).await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_are_registered_and_found_as_soon_as_etcd_is_there() {
+    let mut etcd = Etcd::not_yet();
+    let scene = Scene::new(etcd.registry());
+    let node = scene.register(scene.node(1));
+    let early = scene.client.resolve(&scene.service, &Tags::new()).await;
+    assert!(matches!(early, Err(Error::NotReady { .. })));
+    assert!(!node.is_registered());
+    etcd.run().await;
+    timeout(HEALED, node.registered())
+        .await
+        .expect("registered in time");
+    scene.lists_within(HEALED, &["1"]).await;
+}
+
+#[tokio::test]
+async fn nodes_stay_known_while_etcd_is_away() {
+    let (mut etcd, ttl) = (Etcd::start().await, Duration::from_secs(2));
+    let scene = Scene::new(etcd.registry()).with_ttl(ttl);
+    let _nodes = (scene.join(1).await, scene.join(2).await);
+    scene.lists(&["1", "2"]).await;
+    let (created, back) = (etcd.created().await, Instant::now() + 4 * ttl);
+    etcd.kill();
+    scene.notices().await;
+    sleep_until(back).await;
+    let turns = [scene.resolve().await, scene.resolve().await];
+    assert!(turns == [1, 2] || turns == [2, 1], "{turns:?}");
+    etcd.run().await;
+    scene.heals().await;
+    let new_leases_only = async || etcd.leases().await.len() == 2;
+    eventually("the old leases end", PATIENCE, new_leases_only).await;
+    assert_eq!(etcd.created().await, created, "no key was ever gone");
+}
+
+#[tokio::test]
+async fn nodes_are_registered_again_where_an_empty_etcd_took_over() {
+    let mut etcd = Etcd::start().await;
+    for _ in 0..50 {
+        etcd.put("far", "ahead").await; // of where the other's revisions begin
+    }
+    let scene = Scene::new(etcd.registry()).with_ttl(TTL);
+    let _nodes = (scene.join(1).await, scene.join(2).await);
+    scene.lists(&["1", "2"]).await;
+    etcd.replace().await;
+    let back = async || etcd.keys().await.len() == 2;
+    eventually("the keys are back", TTL + Duration::from_secs(3), back).await;
+    scene.heals().await;
+}
+
+#[tokio::test]
+async fn a_frozen_etcd_is_noticed() {
+    let (etcd, ttl) = (Etcd::start().await, Duration::from_secs(2));
+    let scene = Scene::new(etcd.registry()).with_ttl(ttl);
+    let _nodes = (scene.join(1).await, scene.join(2).await);
+    scene.lists(&["1", "2"]).await;
+    let thaw = Instant::now() + 3 * ttl;
+    etcd.freeze();
+    scene.notices().await;
+    sleep_until(thaw).await;
+    assert_eq!(scene.view().endpoints().len(), 2);
+    etcd.thaw();
+    scene.heals().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_only_seems_open_is_noticed() {
+    let etcd = Etcd::start().await;
+    let relay = Relay::to(etcd.address()).await;
+    let scene = Scene::new(registry(relay.address())).with_ttl(TTL);
+    let _nodes = (scene.join(1).await, scene.join(2).await);
+    scene.lists(&["1", "2"]).await;
+    let heal = Instant::now() + Duration::from_secs(10);
+    relay.fall_silent();
+    scene.notices().await;
+    sleep_until(heal).await; // by now there is a second connection, as dead as the first
+    assert_eq!(scene.view().endpoints().len(), 2);
+    relay.heal();
+    scene.heals().await;
+}
+
+#[tokio::test]
+async fn nothing_is_missed_when_history_was_compacted_meanwhile() {
+    let etcd = Etcd::start().await;
+    let relay = Relay::to(etcd.address()).await;
+    let far = Scene::new(registry(relay.address()));
+    let near = far.seen_through(etcd.registry());
+    let (one, _two) = (near.join(1).await, near.join(2).await);
+    far.lists(&["1", "2"]).await;
+    relay.cut();
+    far.notices().await;
+    one.leave().await.unwrap();
+    let _three = near.join_with(3, "version=v1").await;
+    let _newer = near.join_with(3, "version=v2").await;
+    etcd.compact().await;
+    relay.heal();
+    far.lists_within(HEALED, &["2", "3 version=v2"]).await;
+}
+
+#[tokio::test]
+async fn a_watch_that_begins_in_compacted_history_says_so_and_lists_again() {
+    let etcd = Etcd::start().await;
+    let scene = Scene::new(etcd.registry());
+    let one = scene.join(1).await;
+    let mut lists = scene.registry.watch(&scene.service);
+    let mut next = async || timeout(PATIENCE, lists.next()).await.unwrap().unwrap();
+    assert_eq!(next().await.unwrap().nodes().len(), 1);
+    one.leave().await.unwrap();
+    let _two = scene.join(2).await;
+    etcd.compact().await;
+    let error = next().await.unwrap_err().to_string();
+    assert!(error.contains("compacted"), "{error}");
+    let list = next().await.unwrap();
+    assert_eq!(list.nodes()[0].address.port(), 2);
+}
+
+#[tokio::test]
+async fn an_idle_etcd_is_not_taken_for_a_silent_one() {
+    let etcd = Etcd::start().await;
+    let scene = Scene::new(etcd.registry());
+    scene.lists(&[]).await;
+    let mut changes = scene.client.changes(&scene.service);
+    let change = timeout(NOTICED, changes.changed()).await;
+    assert!(change.is_err(), "{:?}", scene.view());
+}

@@ -1,0 +1,121 @@
+//! A registration and its lease in etcd: nothing that happens to key or lease ends a registration,
+//! and a registration takes nothing away from others.
+#![cfg(feature = "etcd")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::time::Duration;
+
+use discovery::Registration;
+use tokio::time::{sleep, timeout};
+
+use support::etcd::{Etcd, registry};
+use support::relay::Relay;
+use support::scene::Scene;
+use support::{PATIENCE, eventually};
+
+mod support;
+
+/// A node's time to live.
+const TTL: Duration = Duration::from_secs(3);
+
+impl Etcd {
+    /// Waits until its only lease is renewed.
+    async fn renews(&self) {
+        let (lease, mut client) = (self.leases().await[0], self.client().await);
+        let mut left = i64::MAX;
+        loop {
+            let now = client.lease_time_to_live(lease, None).await.unwrap().ttl();
+            if now > left {
+                return;
+            }
+            left = now;
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_lease_was_revoked_is_back_within_its_time_to_live() {
+    let etcd = Etcd::start().await;
+    let scene = Scene::new(etcd.registry()).with_ttl(TTL);
+    let _nodes = (scene.join(1).await, scene.join(2).await);
+    etcd.revoke_all_leases().await;
+    let back = async || etcd.keys().await.len() == 2;
+    eventually("the keys are back", TTL, back).await;
+    scene.lists(&["1", "2"]).await;
+}
+
+#[tokio::test]
+async fn a_node_whose_key_was_deleted_is_back_within_its_time_to_live() {
+    let etcd = Etcd::start().await;
+    let scene = Scene::new(etcd.registry()).with_ttl(TTL);
+    let _nodes = (scene.join(1).await, scene.join(2).await);
+    etcd.delete("/services/").await;
+    let back = async || etcd.keys().await.len() == 2;
+    eventually("the keys are back", TTL, back).await;
+    scene.lists(&["1", "2"]).await;
+}
+
+#[tokio::test]
+async fn a_node_that_lost_its_lease_may_leave() {
+    let etcd = Etcd::start().await;
+    let scene = Scene::new(etcd.registry());
+    let node = scene.join(1).await;
+    etcd.revoke_all_leases().await;
+    node.leave().await.unwrap();
+    assert!(etcd.keys().await.is_empty());
+}
+
+/// A node of a process whose network has let through everything but its second put: its key is
+/// under the first lease, and it has another one.
+async fn between_two_leases() -> (Etcd, Relay, Scene, Registration) {
+    let etcd = Etcd::start().await;
+    let relay = Relay::to(etcd.address()).await;
+    let scene = Scene::new(registry(relay.address())).with_ttl(3 * TTL);
+    let node = scene.join(1).await;
+    etcd.renews().await;
+    relay.lose_nodes();
+    let two = async || etcd.leases().await.len() > 1;
+    eventually("it has another lease", PATIENCE, two).await;
+    (etcd, relay, scene, node)
+}
+
+#[tokio::test]
+async fn a_node_whose_put_was_lost_keeps_its_key() {
+    let (etcd, relay, _scene, node) = between_two_leases().await;
+    let (created, written) = (etcd.created().await, etcd.written().await);
+    relay.heal();
+    let registered = timeout(PATIENCE, node.registered()).await;
+    registered.expect("it is registered again in time");
+    assert_ne!(etcd.written().await, written);
+    assert_eq!(etcd.created().await, created, "it was never gone");
+}
+
+#[tokio::test]
+async fn a_node_whose_put_was_lost_leaves_nothing_behind() {
+    let (etcd, _relay, _scene, node) = between_two_leases().await;
+    node.leave().await.unwrap();
+    assert!(etcd.keys().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_late_process_leaves_its_successor_the_key_and_takes_it_back_afterwards() {
+    let etcd = Etcd::start().await;
+    let relay = Relay::to(etcd.address()).await;
+    let late = Scene::new(registry(relay.address())).with_ttl(TTL);
+    let here = late.seen_through(etcd.registry());
+    let old = late.join_with(1, "version=v1").await;
+    relay.cut();
+    let new = here.join_with(1, "version=v2").await;
+    relay.heal();
+    eventually("the late one knows", PATIENCE, async || {
+        !old.is_registered()
+    })
+    .await;
+    let written = etcd.written().await;
+    sleep(Duration::from_secs(5)).await; // it tries again every two seconds
+    assert_eq!(etcd.written().await, written);
+    here.lists(&["1 version=v2"]).await;
+    new.leave().await.unwrap();
+    here.lists(&["1 version=v1"]).await;
+}

@@ -1,0 +1,149 @@
+//! What must survive, done for real: a table with a line for each fault. `scripts/faults.sh` builds
+//! what it needs and runs it.
+//!
+//! A fault is a function with its name. It starts etcd, greeters and a gateway, puts a load on
+//! them, does what its name says, and returns what it counted and whether that will do.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+
+#[path = "../../../discovery/tests/support/etcd.rs"]
+#[allow(dead_code, reason = "the library's tests use more of it")]
+mod etcd;
+#[path = "../load/generator.rs"]
+mod generator;
+mod nodes;
+mod registry;
+mod system;
+#[path = "../load/tally.rs"]
+#[allow(dead_code, reason = "the load generator shows more of it")]
+mod tally;
+
+use tally::Tally;
+
+/// Runs faults against the real system, and tells which of them it survives.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// These faults only; all of them without
+    names: Vec<String>,
+
+    /// One of each kind, in less than four minutes
+    #[arg(long)]
+    quick: bool,
+
+    /// Say what there is
+    #[arg(long)]
+    list: bool,
+}
+
+/// What was counted, and whether it holds.
+struct Verdict {
+    held: bool,
+    counted: Vec<String>,
+}
+
+impl Verdict {
+    fn new(held: bool) -> Self {
+        Self {
+            held,
+            counted: Vec::new(),
+        }
+    }
+
+    fn counted(self, tally: &Tally) -> Self {
+        for failure in tally.failures() {
+            eprintln!("  failed: {failure}");
+        }
+        self.note(format!(
+            "{} requests, {} failed",
+            tally.answered() + tally.failed(),
+            tally.failed()
+        ))
+    }
+
+    fn note(mut self, what: impl Display) -> Self {
+        self.counted.push(what.to_string());
+        self
+    }
+}
+
+struct Fault {
+    name: &'static str,
+    what: &'static str,
+    quick: bool,
+    run: fn() -> LocalBoxFuture<'static, anyhow::Result<Verdict>>,
+}
+
+macro_rules! faults {
+    ($($kind:ident::$name:ident $what:literal $($quick:ident)?;)*) => {
+        [$(Fault {
+            name: stringify!($name),
+            what: $what,
+            quick: [$(stringify!($quick))?].contains(&"quick"),
+            run: || $kind::$name().boxed_local(),
+        }),*]
+    };
+}
+
+fn all() -> impl Iterator<Item = Fault> {
+    faults! {
+        nodes::killed "kill -9 of one of three" quick;
+        nodes::scaled_down "SIGTERM of four of five, one by one";
+        nodes::scaled_up "3, 10, 3 nodes";
+        nodes::rolling "v1 replaced by v2, one at a time" quick;
+        nodes::frozen "SIGSTOP of one of three, SIGCONT later" quick;
+        nodes::dead_entries "50 dead addresses beside 3 live nodes" quick;
+        nodes::same_address "a successor on a dead node's address";
+        registry::etcd_down "etcd away for four times to live";
+        registry::etcd_frozen "etcd frozen for three times to live";
+        registry::etcd_wiped "etcd replaced by an empty one" quick;
+        registry::key_deleted "all keys deleted, the leases alive";
+        registry::lease_revoked "all leases revoked" quick;
+        registry::cold_start "services first, etcd later" quick;
+        registry::junk "junk in keys and values" quick;
+    }
+    .into_iter()
+}
+
+#[actix_web::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let unknown = |name: &&String| !all().any(|fault| fault.name == name.as_str());
+    if let Some(unknown) = cli.names.iter().find(unknown) {
+        eprintln!("error: no fault is called {unknown}; --list says what there is");
+        return ExitCode::from(2);
+    }
+    let wanted = |fault: &Fault| match cli.names.is_empty() {
+        true => fault.quick || !cli.quick,
+        false => cli.names.iter().any(|name| name == fault.name),
+    };
+    let mut fell_short = 0;
+    println!("| fault | what happens | what was counted | | s |\n|---|---|---|---|---|");
+    for fault in all().filter(wanted) {
+        if cli.list {
+            println!("| {} | {} | | | |", fault.name, fault.what);
+            continue;
+        }
+        let began = Instant::now();
+        let (counted, held) = match (fault.run)().await {
+            Ok(verdict) => (verdict.counted.join("; "), verdict.held),
+            Err(error) => (format!("{error:#}"), false),
+        };
+        fell_short += usize::from(!held);
+        let (held, took) = (if held { "ok" } else { "NOT OK" }, seconds(began.elapsed()));
+        println!(
+            "| {} | {} | {counted} | {held} | {took} |",
+            fault.name, fault.what
+        );
+    }
+    ExitCode::from(u8::from(fell_short > 0))
+}
+
+fn seconds(time: Duration) -> u64 {
+    time.as_secs()
+}

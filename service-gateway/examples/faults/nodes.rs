@@ -1,0 +1,166 @@
+//! What happens to nodes.
+
+use std::time::{Duration, Instant};
+
+use actix_web::rt::time::sleep;
+
+use crate::Verdict;
+use crate::system::{System, TTL, until};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// No GET fails, at most those POSTs do that it was working on, and its key goes in time.
+pub(crate) async fn killed() -> anyhow::Result<Verdict> {
+    let mut system = System::start(&["v1", "v1", "v1"]).await?;
+    let (gets, posts) = (system.gets(300), system.posts(100));
+    sleep(SECOND).await;
+    let died = Instant::now();
+    drop(system.greeters.remove(0));
+    let gone = || async { Ok(system.etcd.keys().await.len() == 2) };
+    until(TTL * 3, "its key to go", gone).await?;
+    let took = died.elapsed();
+    let (gets, posts) = (gets.end().await?, posts.end().await?);
+    Ok(
+        Verdict::new(gets.failed() == 0 && posts.failed() <= 2 && took <= TTL + SECOND)
+            .counted(&gets)
+            .counted(&posts)
+            .note(format!("key gone after {:.1} s", took.as_secs_f64())),
+    )
+}
+
+/// Nothing fails, and each ends with 0.
+pub(crate) async fn scaled_down() -> anyhow::Result<Verdict> {
+    let mut system = System::start(&["v1"; 5]).await?;
+    let (gets, posts) = (system.gets(200), system.posts(100));
+    let mut codes = Vec::new();
+    for greeter in system.greeters.drain(1..) {
+        codes.push(greeter.leave().await?);
+    }
+    let (gets, posts) = (gets.end().await?, posts.end().await?);
+    Ok(
+        Verdict::new(gets.failed() + posts.failed() == 0 && codes == [Some(0); 4])
+            .counted(&gets)
+            .counted(&posts)
+            .note(format!("exit codes {codes:?}")),
+    )
+}
+
+/// Nothing fails, and a new node answers half a second after it is listed.
+pub(crate) async fn scaled_up() -> anyhow::Result<Verdict> {
+    let mut system = System::start(&["v1"; 3]).await?;
+    let gets = system.gets(300);
+    let mut slowest = Duration::ZERO;
+    for _ in 0..7 {
+        let address = system.add("v1").await?.address.to_string();
+        system.until_listed(&address).await?;
+        let listed = Instant::now();
+        let answers = || async { Ok(gets.answers_of(&address) > 0) };
+        until(SECOND * 10, "an answer of the new node", answers).await?;
+        slowest = slowest.max(listed.elapsed());
+    }
+    for greeter in system.greeters.drain(..7) {
+        greeter.leave().await?;
+    }
+    let gets = gets.end().await?;
+    Ok(Verdict::new(gets.failed() == 0 && slowest <= SECOND / 2)
+        .counted(&gets)
+        .note(format!(
+            "new nodes answer after {} ms at most",
+            slowest.as_millis()
+        )))
+}
+
+/// Nothing fails, and only v2 answers in the end.
+pub(crate) async fn rolling() -> anyhow::Result<Verdict> {
+    let mut system = System::start(&["v1"; 3]).await?;
+    let gets = system.gets(300);
+    for _ in 0..3 {
+        let address = system.add("v2").await?.address.to_string();
+        system.until_listed(&address).await?;
+        system.greeters.remove(0).leave().await?;
+    }
+    let gets = gets.end().await?;
+    let after = system.gets(300);
+    sleep(SECOND).await;
+    let after = after.end().await?;
+    let old = after.answers(|_, version| version == "v1");
+    Ok(Verdict::new(gets.failed() + after.failed() + old == 0)
+        .counted(&gets)
+        .note(format!("then {} answers, {old} of v1", after.answered())))
+}
+
+/// No GET fails; the frozen node is set aside in two seconds, and back ten after it goes on. A
+/// slow one is neither cut off nor set aside.
+pub(crate) async fn frozen() -> anyhow::Result<Verdict> {
+    let system = System::start(&["v1", "v1", "v1"]).await?;
+    let (gets, slow) = (system.gets(100), system.slow(3));
+    let frozen = &system.greeters[0];
+    sleep(SECOND).await;
+    frozen.signal("-STOP")?;
+    let began = Instant::now();
+    system.until_state(&frozen.address, "ejected").await?;
+    let aside = began.elapsed();
+    sleep(SECOND * 4).await;
+    frozen.signal("-CONT")?;
+    let began = Instant::now();
+    system.until_state(&frozen.address, "up").await?;
+    let back = began.elapsed();
+    let (gets, slow) = (gets.end().await?, slow.end().await?);
+    let others = system
+        .states()
+        .await?
+        .values()
+        .filter(|state| *state != "up")
+        .count();
+    Ok(Verdict::new(
+        gets.failed() + slow.failed() == 0
+            && aside <= SECOND * 2
+            && back <= SECOND * 10
+            && others == 0,
+    )
+    .counted(&gets)
+    .note(format!(
+        "{} of 5 s each, {} failed",
+        slow.answered(),
+        slow.failed()
+    ))
+    .note(format!(
+        "aside after {:.1} s, back after {:.1} s",
+        aside.as_secs_f64(),
+        back.as_secs_f64()
+    )))
+}
+
+/// No GET fails, although nobody is at most of the addresses.
+pub(crate) async fn dead_entries() -> anyhow::Result<Verdict> {
+    let system = System::start(&["v1", "v1", "v1"]).await?;
+    let gets = system.gets(300);
+    sleep(SECOND).await;
+    for port in 1..=50 {
+        system.put_node(&format!("127.0.0.9:{port}")).await;
+    }
+    system.until_known(53).await?;
+    sleep(SECOND * 3).await;
+    let gets = gets.end().await?;
+    Ok(Verdict::new(gets.failed() == 0).counted(&gets))
+}
+
+/// The new entry stays, although the old one's lease ends and its process leaves late.
+pub(crate) async fn same_address() -> anyhow::Result<Verdict> {
+    let mut system = System::start(&["v1", "v1"]).await?;
+    let gets = system.gets(200);
+    let address = system.greeters[0].address.to_string();
+    drop(system.greeters.remove(0)); // its lease lives on
+    system.add_at(&address, "v2").await?;
+    let is_new = || async { Ok(gets.answers_of_both(&address, "v2") > 0) };
+    until(SECOND * 5, "the successor to answer", is_new).await?;
+    sleep(TTL + SECOND * 2).await; // the old lease ends meanwhile
+    let listed = system.states().await?.contains_key(&address);
+    let gets = gets.end().await?;
+    Ok(Verdict::new(gets.failed() == 0 && listed)
+        .counted(&gets)
+        .note(format!(
+            "the new entry is {}there",
+            if listed { "" } else { "not " }
+        )))
+}

@@ -1,0 +1,421 @@
+//! The real thing: etcd, greeters and a gateway as processes, and a load on them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix_web::rt;
+use actix_web::rt::task::JoinHandle;
+use actix_web::rt::time::{sleep, timeout};
+use anyhow::{Context, bail, ensure};
+use awc::http::{Method, Uri};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use crate::etcd::Etcd;
+use crate::generator::Load;
+use crate::tally::Tally;
+
+/// The greeters' time to live in all faults.
+pub(crate) const TTL: Duration = Duration::from_secs(5);
+
+/// Everything at work, and gone when this is dropped.
+pub(crate) struct System {
+    pub(crate) etcd: Etcd,
+    pub(crate) greeters: Vec<Process>,
+    pub(crate) gateway: Process,
+    directory: tempdir::Directory,
+}
+
+/// A service that runs.
+pub(crate) struct Process {
+    pub(crate) address: SocketAddr,
+    log: PathBuf,
+    child: Child,
+}
+
+/// A load, and what became of it so far.
+pub(crate) struct Running {
+    tally: Rc<RefCell<Tally>>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl System {
+    /// etcd, a gateway, and greeters of these versions, all found by the gateway.
+    pub(crate) async fn start(versions: &[&str]) -> anyhow::Result<Self> {
+        let system = Self::around(Etcd::start().await, versions, &[]).await?;
+        system.until_known(versions.len()).await?;
+        Ok(system)
+    }
+
+    /// The same with an etcd that may not run yet, so that the gateway may know nobody, and with flags
+    /// for the gateway.
+    pub(crate) async fn around(
+        etcd: Etcd,
+        versions: &[&str],
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        let directory = tempdir::Directory::new()?;
+        let registry = format!("etcd://{}", etcd.address());
+        let admin = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let arguments = [&["--registry", &registry][..], &admin, flags].concat();
+        let gateway = Process::start(
+            &directory.file("gateway.log"),
+            "service-gateway",
+            &arguments,
+        )
+        .await?;
+        let mut system = Self {
+            etcd,
+            greeters: Vec::new(),
+            gateway,
+            directory,
+        };
+        for version in versions {
+            system.add(version).await?;
+        }
+        Ok(system)
+    }
+
+    /// One more greeter. It listens when this returns, and registers meanwhile.
+    pub(crate) async fn add(&mut self, version: &str) -> anyhow::Result<&Process> {
+        let greeter = self.greeter(version, &[]).await?;
+        self.greeters.push(greeter);
+        Ok(&self.greeters[self.greeters.len() - 1])
+    }
+
+    /// The same on an address that somebody else had.
+    pub(crate) async fn add_at(&mut self, address: &str, version: &str) -> anyhow::Result<()> {
+        let greeter = self.greeter(version, &["--listen", address]).await?;
+        self.greeters.push(greeter);
+        Ok(())
+    }
+
+    async fn greeter(&self, version: &str, more: &[&str]) -> anyhow::Result<Process> {
+        let log = self
+            .directory
+            .file(&format!("greeter-{:08x}.log", fastrand::u32(..)));
+        let registry = format!("etcd://{}", self.etcd.address());
+        let (ttl, tag) = (format!("{}s", TTL.as_secs()), format!("version={version}"));
+        let flags = [
+            "--registry",
+            &registry,
+            "--ttl",
+            &ttl,
+            "--drain",
+            "1s",
+            "--tag",
+            &tag,
+        ];
+        Process::start(&log, "service-greeter", &[&flags, more].concat()).await
+    }
+
+    /// Lists a node that nobody keeps, as `etcdctl put` would.
+    pub(crate) async fn put_node(&self, address: &str) {
+        let (ip, port) = address.rsplit_once(':').expect("an address has a port");
+        let value = format!(r#"{{"ServiceName":"greeter","IP":"{ip}","Port":{port}}}"#);
+        self.etcd
+            .put(&format!("/services/greeter/{address}"), value)
+            .await;
+    }
+
+    /// Waits until etcd lists this address.
+    pub(crate) async fn until_listed(&self, address: &str) -> anyhow::Result<()> {
+        let key = format!("/services/greeter/{address}");
+        let listed = || async { Ok(self.etcd.keys().await.contains(&key)) };
+        until(Duration::from_secs(15), "the node to be listed", listed).await
+    }
+
+    /// Waits until the gateway thinks so of an instance.
+    pub(crate) async fn until_state(
+        &self,
+        address: &SocketAddr,
+        state: &str,
+    ) -> anyhow::Result<()> {
+        let address = address.to_string();
+        let is_so = || async {
+            Ok(self
+                .states()
+                .await?
+                .get(&address)
+                .is_some_and(|s| s == state))
+        };
+        until(
+            Duration::from_secs(30),
+            &format!("{address} to be {state}"),
+            is_so,
+        )
+        .await
+    }
+
+    /// Whether the gateway can follow the registry: connected, away or pending.
+    pub(crate) async fn registry_state(&self) -> anyhow::Result<String> {
+        let page: Value = serde_json::from_str(&self.admin("/api/instances").await?.1)?;
+        let state = page["services"][0]["registry"]["state"].as_str();
+        state
+            .map(str::to_owned)
+            .context("the state of the registry")
+    }
+
+    pub(crate) fn url(&self, path: &str) -> Uri {
+        let url = format!("http://{}/greeter{path}", self.gateway.address);
+        url.parse().expect("an address and a path are a URL")
+    }
+
+    /// The admin port's page of this path.
+    pub(crate) async fn admin(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        get(&format!("http://{}{path}", self.gateway.admin()?)).await
+    }
+
+    /// What the gateway knows of each instance: its address, and its state.
+    pub(crate) async fn states(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let page: Value = serde_json::from_str(&self.admin("/api/instances").await?.1)?;
+        let instances = page["services"][0]["instances"]
+            .as_array()
+            .context("a list of instances")?;
+        let text =
+            |instance: &Value, name: &str| instance[name].as_str().unwrap_or_default().to_owned();
+        Ok(instances
+            .iter()
+            .map(|i| (text(i, "instance"), text(i, "state")))
+            .collect())
+    }
+
+    /// A number from the gateway's metrics.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let text = self.admin("/metrics").await?.1;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.with_context(|| format!("no metric {name}"))?
+            .parse()
+            .context("a number")
+    }
+
+    /// Waits until the gateway knows so many instances.
+    pub(crate) async fn until_known(&self, count: usize) -> anyhow::Result<()> {
+        let known = || async { Ok(self.states().await?.len() == count) };
+        until(
+            Duration::from_secs(15),
+            &format!("{count} known instances"),
+            known,
+        )
+        .await
+    }
+
+    /// GET requests from now on, so many a second.
+    pub(crate) fn gets(&self, rate: u32) -> Running {
+        Running::begin(self.load(rate, Method::GET, "/greet/Ada"))
+    }
+
+    /// GET requests whose answers take five seconds each, so many a second.
+    pub(crate) fn slow(&self, rate: u32) -> Running {
+        Running::begin(self.load(rate, Method::GET, "/slow?ms=5000"))
+    }
+
+    /// POST requests from now on, so many a second.
+    pub(crate) fn posts(&self, rate: u32) -> Running {
+        Running::begin(self.load(rate, Method::POST, "/echo"))
+    }
+
+    pub(crate) fn load(&self, rate: u32, method: Method, path: &str) -> Load {
+        Load {
+            url: self.url(path),
+            body: if method == Method::POST {
+                "hello".into()
+            } else {
+                "".into()
+            },
+            method,
+            headers: Vec::new(),
+            rate,
+            timeout: Duration::from_secs(15),
+            in_flight: 1024,
+        }
+    }
+}
+
+impl Running {
+    pub(crate) fn begin(load: Load) -> Self {
+        let tally = Rc::new(RefCell::new(Tally::default()));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let counts = tally.clone();
+        let task = rt::spawn(async move {
+            let end = async { drop(stopped.await) }; // dropping the other end tells as well
+            load.run(end, &counts).await;
+        });
+        Self { tally, stop, task }
+    }
+
+    /// How often this instance has answered.
+    pub(crate) fn answers_of(&self, instance: &str) -> u64 {
+        self.tally.borrow().answers(|by, _| by == instance)
+    }
+
+    /// How often it has answered with this version.
+    pub(crate) fn answers_of_both(&self, instance: &str, version: &str) -> u64 {
+        self.tally
+            .borrow()
+            .answers(|by, its| by == instance && its == version)
+    }
+
+    /// Ends it when all answers are there, and tells what they were.
+    pub(crate) async fn end(self) -> anyhow::Result<Tally> {
+        drop(self.stop);
+        self.task.await?;
+        Ok(self.tally.take())
+    }
+}
+
+impl Process {
+    /// Starts a program of this workspace, and waits until it says where it listens.
+    async fn start(log: &Path, program: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        let here = std::env::current_exe()?;
+        let programs = here
+            .parent()
+            .and_then(Path::parent)
+            .context("a place for programs")?;
+        let output = File::create(log)?;
+        let child = Command::new(programs.join(program))
+            .args(flags)
+            .env("RUST_LOG", "info,actix_server=warn")
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("starting {program}: cargo build --release makes it"))?;
+        let mut process = Self {
+            address: ([0, 0, 0, 0], 0).into(),
+            log: log.to_owned(),
+            child,
+        };
+        let says = || async { Ok(process.said("listening address=").is_some()) };
+        until(
+            Duration::from_secs(15),
+            &format!("{program} listening"),
+            says,
+        )
+        .await?;
+        let address = process.said("listening address=").context("an address")?;
+        process.address = address.parse()?;
+        Ok(process)
+    }
+
+    /// What its log says behind these words, where it does.
+    fn said(&self, words: &str) -> Option<String> {
+        let log = fs::read_to_string(&self.log).ok()?;
+        let rest = log.split(words).nth(1)?;
+        rest.split_whitespace().next().map(str::to_owned)
+    }
+
+    pub(crate) fn admin(&self) -> anyhow::Result<String> {
+        self.said(" admin=")
+            .context("the gateway says where its admin port is")
+    }
+
+    /// Whether its log has these words.
+    pub(crate) fn logged(&self, words: &str) -> anyhow::Result<bool> {
+        Ok(fs::read_to_string(&self.log)?.contains(words))
+    }
+
+    pub(crate) fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status()?;
+        ensure!(sent.success(), "kill {signal} {id}");
+        Ok(())
+    }
+
+    /// SIGTERM; returns its exit code when it is over.
+    pub(crate) async fn leave(mut self) -> anyhow::Result<Option<i32>> {
+        self.signal("-TERM")?;
+        let deadline = Duration::from_secs(40);
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait()? {
+                    return Ok(status.code());
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(deadline, ended).await.context("it does not end")?
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The status and the text of a page.
+pub(crate) async fn get(url: &str) -> anyhow::Result<(u16, String)> {
+    let failed = |error: &dyn std::fmt::Display| anyhow::anyhow!("{url}: {error}");
+    let mut answer = awc::Client::new()
+        .get(url)
+        .send()
+        .await
+        .map_err(|error| failed(&error))?;
+    let body = answer
+        .body()
+        .limit(64 << 20)
+        .await
+        .map_err(|error| failed(&error))?;
+    Ok((
+        answer.status().as_u16(),
+        String::from_utf8_lossy(&body).into_owned(),
+    ))
+}
+
+/// Waits until something holds.
+pub(crate) async fn until<F>(
+    limit: Duration,
+    what: &str,
+    mut holds: impl FnMut() -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<bool>>,
+{
+    let waiting = async {
+        while !holds().await? {
+            sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    match timeout(limit, waiting).await {
+        Ok(result) => result,
+        Err(_) => bail!("waited {limit:?} in vain for {what}"),
+    }
+}
+
+/// A directory that goes with its owner.
+mod tempdir {
+    use std::path::PathBuf;
+
+    pub(super) struct Directory(PathBuf);
+
+    impl Directory {
+        pub(super) fn new() -> std::io::Result<Self> {
+            let name = format!("faults-{}-{:08x}", std::process::id(), fastrand::u32(..));
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path)?;
+            Ok(Self(path))
+        }
+
+        pub(super) fn file(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0); // litter is no reason to fail
+        }
+    }
+}
