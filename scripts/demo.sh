@@ -236,6 +236,7 @@ ${bold}All of it is still up. Things to try${plain} (Ctrl-C ends everything):
 
   curl -i http://$gateway/greeter/greet/Ada
   curl -i -H 'x-service-tags: version=v2' http://$gateway/greeter/greet/Ada
+  xdg-open http://$admin/    # the instances, drawn, as they change
   curl http://$admin/api/instances
   curl http://$admin/metrics
   ETCDCTL_API=3 etcdctl --endpoints $etcd get --prefix /services/

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix_web::http::header::CACHE_CONTROL;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
 use actix_web::web::{Bytes, Data, ServiceConfig, get};
 use actix_web::{HttpResponse, Responder};
 use discovery::{Ejection, Endpoint, ServiceName, Tags, View};
@@ -31,7 +31,9 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .route("/metrics", get().to(metrics))
         .route("/api/instances", get().to(instances))
         .route("/api/events", get().to(events))
-        .route("/", get().to(page));
+        .route("/", get().to(page))
+        .route("/page.css", get().to(style))
+        .route("/page.js", get().to(script));
 }
 
 /// Everything a picture of the gateway needs.
@@ -194,11 +196,23 @@ fn changes(admin: Data<Admin>) -> impl Stream<Item = Result<Bytes, serde_json::E
     })
 }
 
-/// The picture of all this.
+/// The picture of all this, in a browser.
 async fn page() -> impl Responder {
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'";
     HttpResponse::Ok()
-        .insert_header(("content-security-policy", policy))
-        .content_type("text/html")
-        .body("")
+        .insert_header((CONTENT_SECURITY_POLICY, policy))
+        .content_type("text/html; charset=utf-8")
+        .body(include_str!("admin/page.html"))
+}
+
+async fn style() -> impl Responder {
+    HttpResponse::Ok()
+        .content_type("text/css")
+        .body(include_str!("admin/page.css"))
+}
+
+async fn script() -> impl Responder {
+    HttpResponse::Ok()
+        .content_type("text/javascript")
+        .body(include_str!("admin/page.js"))
 }
