@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use discovery::{Error, Tags};
+use discovery::{Error, Registration, Tags};
 use futures_util::stream::StreamExt;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -31,12 +31,10 @@ impl Scene {
     }
 
     /// The nodes 1 and 2 are registered and found again, and so is one that joins now.
-    async fn heals(&self) {
+    async fn heals(&self, nodes: &[Registration; 2]) {
+        let registered = async || nodes.iter().all(Registration::is_registered);
+        eventually("all are registered again", HEALED, registered).await;
         self.lists_within(HEALED, &["1", "2"]).await;
-        self.joins_and_leaves_are_seen().await;
-    }
-
-    async fn joins_and_leaves_are_seen(&self) {
         let three = self.join(3).await;
         self.lists_within(HEALED, &["1", "2", "3"]).await;
         three.leave().await.unwrap();
@@ -63,7 +61,7 @@ async fn nodes_are_registered_and_found_as_soon_as_etcd_is_there() {
 async fn nodes_stay_known_while_etcd_is_away() {
     let (mut etcd, ttl) = (Etcd::start().await, Duration::from_secs(2));
     let scene = Scene::new(etcd.registry()).with_ttl(ttl);
-    let _nodes = (scene.join(1).await, scene.join(2).await);
+    let nodes = [scene.join(1).await, scene.join(2).await];
     scene.lists(&["1", "2"]).await;
     let (created, back) = (etcd.created().await, Instant::now() + 4 * ttl);
     etcd.kill();
@@ -72,7 +70,7 @@ async fn nodes_stay_known_while_etcd_is_away() {
     let turns = [scene.resolve().await, scene.resolve().await];
     assert!(turns == [1, 2] || turns == [2, 1], "{turns:?}");
     etcd.run().await;
-    scene.heals().await;
+    scene.heals(&nodes).await;
     let new_leases_only = async || etcd.leases().await.len() == 2;
     eventually("the old leases end", PATIENCE, new_leases_only).await;
     assert_eq!(etcd.created().await, created, "no key was ever gone");
@@ -85,19 +83,19 @@ async fn nodes_are_registered_again_where_an_empty_etcd_took_over() {
         etcd.put("far", "ahead").await; // of where the other's revisions begin
     }
     let scene = Scene::new(etcd.registry()).with_ttl(TTL);
-    let _nodes = (scene.join(1).await, scene.join(2).await);
+    let nodes = [scene.join(1).await, scene.join(2).await];
     scene.lists(&["1", "2"]).await;
     etcd.replace().await;
     let back = async || etcd.keys().await.len() == 2;
     eventually("the keys are back", TTL + Duration::from_secs(3), back).await;
-    scene.heals().await;
+    scene.heals(&nodes).await;
 }
 
 #[tokio::test]
 async fn a_frozen_etcd_is_noticed() {
     let (etcd, ttl) = (Etcd::start().await, Duration::from_secs(2));
     let scene = Scene::new(etcd.registry()).with_ttl(ttl);
-    let _nodes = (scene.join(1).await, scene.join(2).await);
+    let nodes = [scene.join(1).await, scene.join(2).await];
     scene.lists(&["1", "2"]).await;
     let thaw = Instant::now() + 3 * ttl;
     etcd.freeze();
@@ -105,7 +103,7 @@ async fn a_frozen_etcd_is_noticed() {
     sleep_until(thaw).await;
     assert_eq!(scene.view().endpoints().len(), 2);
     etcd.thaw();
-    scene.heals().await;
+    scene.heals(&nodes).await;
 }
 
 #[tokio::test]
@@ -113,7 +111,7 @@ async fn a_connection_that_only_seems_open_is_noticed() {
     let etcd = Etcd::start().await;
     let relay = Relay::to(etcd.address()).await;
     let scene = Scene::new(registry(relay.address())).with_ttl(TTL);
-    let _nodes = (scene.join(1).await, scene.join(2).await);
+    let nodes = [scene.join(1).await, scene.join(2).await];
     scene.lists(&["1", "2"]).await;
     let heal = Instant::now() + Duration::from_secs(10);
     relay.fall_silent();
@@ -121,7 +119,7 @@ async fn a_connection_that_only_seems_open_is_noticed() {
     sleep_until(heal).await; // by now there is a second connection, as dead as the first
     assert_eq!(scene.view().endpoints().len(), 2);
     relay.heal();
-    scene.heals().await;
+    scene.heals(&nodes).await;
 }
 
 #[tokio::test]

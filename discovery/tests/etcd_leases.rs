@@ -21,16 +21,17 @@ const TTL: Duration = Duration::from_secs(3);
 impl Etcd {
     /// Waits until its only lease is renewed.
     async fn renews(&self) {
-        let (lease, mut client) = (self.leases().await[0], self.client().await);
-        let mut left = i64::MAX;
-        loop {
-            let now = client.lease_time_to_live(lease, None).await.unwrap().ttl();
-            if now > left {
-                return;
-            }
-            left = now;
-            sleep(Duration::from_millis(20)).await;
-        }
+        let (lease, client) = (self.leases().await[0], self.client().await);
+        let left = async || {
+            let answer = client.clone().lease_time_to_live(lease, None).await;
+            answer.unwrap().ttl()
+        };
+        let granted = left().await;
+        eventually("time passes", PATIENCE, async || left().await < granted - 1).await;
+        eventually("it is renewed", PATIENCE, async || {
+            left().await >= granted - 1
+        })
+        .await;
     }
 }
 

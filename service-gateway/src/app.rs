@@ -1,6 +1,8 @@
 //! From a [`Config`] to a running gateway, and from a signal to its end.
 
 use std::fmt::Display;
+use std::future::pending;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,9 +10,10 @@ use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App as ActixApp, HttpServer, web};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use discovery::{DiscoveryClient, NodeRegistry, connect};
 use log::info;
+use tokio::net::TcpSocket;
 
 use crate::admin::{self, Admin};
 use crate::config::Config;
@@ -25,6 +28,10 @@ const HEAD_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a connection may be idle between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// Connections waiting to be accepted. The standard library allows 128: too few when a load test
+/// opens all of its connections at once.
+const BACKLOG: u32 = 1024;
 
 /// A gateway that listens. It serves while [`run_until`](Self::run_until) is awaited.
 pub struct App {
@@ -106,30 +113,44 @@ impl App {
             for handle in &handles {
                 ServerHandle::stop(handle, true).await;
             }
+            pending().await // the servers say when they are done
         };
         let gateway = state.gateway.clone();
-        let (proxy, admin, ()) = tokio::select! {
-            ended = async { tokio::join!(proxy, admin, leave) } => ended,
+        tokio::select! {
+            ended = async { tokio::try_join!(proxy, admin) } => ended.context("serving")?,
             never = self.prober.run(&gateway) => match never {},
+            never = leave => match never {},
         };
-        proxy.and(admin).context("serving")?;
+        ensure!(
+            state.leaving.load(Ordering::Relaxed),
+            "the servers ended by themselves"
+        );
         info!("stopped");
         Ok(())
     }
 }
 
 fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener =
-        TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let listener = open(address).with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
     Ok((listener, address))
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?; // or a restart would wait for the last run's connections
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
 fn serve_proxy(
     config: &Config,
     listener: TcpListener,
     gateway: Arc<Gateway>,
-) -> std::io::Result<Server> {
+) -> io::Result<Server> {
     let factory = move || {
         let worker = web::Data::new(Worker::new(gateway.clone()));
         ActixApp::new()
@@ -148,7 +169,7 @@ fn serve_proxy(
     Ok(server.listen(listener)?.run())
 }
 
-fn serve_admin(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<Server> {
+fn serve_admin(listener: TcpListener, admin: Arc<Admin>) -> io::Result<Server> {
     let admin = web::Data::from(admin);
     let factory = move || {
         ActixApp::new()

@@ -1,5 +1,6 @@
 //! The command line and the environment, read into values that need no further checks.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::exit;
@@ -7,7 +8,8 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use actix_web::http::Uri;
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use discovery::{Balancer, RegistryUrl};
 
 use crate::Route;
@@ -36,7 +38,13 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct Config {
     /// Where to take requests; port 0 means any free port
-    #[arg(long, env, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(
+        long,
+        env,
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:8080",
+        value_parser = ip_port
+    )]
     pub listen: SocketAddr,
 
     /// Where to show health, metrics and instances; never the same as --listen
@@ -45,7 +53,8 @@ pub struct Config {
         env,
         global = true,
         value_name = "IP:PORT",
-        default_value = "127.0.0.1:9090"
+        default_value = "127.0.0.1:9090",
+        value_parser = ip_port
     )]
     pub admin_listen: SocketAddr,
 
@@ -100,8 +109,8 @@ pub struct Config {
     #[arg(long, env, value_name = "TIME", default_value = "60s", value_parser = time)]
     pub idle_timeout: Duration,
 
-    /// How many nodes a request is sent to at most, one after the other
-    #[arg(long, env, value_name = "N", default_value = "3")]
+    /// How often a request is sent at most, to one node after the other: 1 to 100
+    #[arg(long, env, value_name = "N", default_value = "3", value_parser = attempts)]
     pub attempts: NonZeroUsize,
 
     /// How long requests in flight may take to finish on SIGTERM or SIGINT
@@ -121,18 +130,52 @@ impl Cli {
     /// Reads the process's arguments and environment. Where they are wrong, ends it: exit code 2,
     /// and one line that says what is wrong and what is allowed.
     pub fn read() -> Self {
-        Self::try_parse().unwrap_or_else(|error| match error.exit_code() {
+        let checked = Self::try_parse().and_then(Self::checked);
+        checked.unwrap_or_else(|error| match error.exit_code() {
             0 => error.exit(), // --help and --version
             code => {
-                let text = error.to_string();
-                // The usage and a pointer to --help follow in paragraphs of their own.
-                let what = text.split("\n\n").next().unwrap_or(&text);
-                let words: Vec<_> = what.split_whitespace().collect();
-                eprintln!("{}", words.join(" "));
+                eprintln!("{}", one_line(&error));
                 exit(code)
             }
         })
     }
+
+    /// Refuses two routes with the same prefix, of which one would never be used.
+    fn checked(self) -> Result<Self, clap::Error> {
+        let mut prefixes = HashSet::new();
+        let routes = &self.config.routes;
+        match routes.iter().find(|route| !prefixes.insert(&route.prefix)) {
+            None => Ok(self),
+            Some(again) => {
+                let text = format!("--route {again}: another route has this prefix");
+                Err(Self::command().error(ErrorKind::ValueValidation, text))
+            }
+        }
+    }
+}
+
+/// What clap says in its first paragraph. The usage and the like follow in more of them.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let what = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<_> = what.split_whitespace().collect();
+    let more = match error.kind() {
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => "",
+        _ => ", see --help",
+    };
+    words.join(" ") + more
+}
+
+fn ip_port(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "expected an address and a port, such as 0.0.0.0:8080 or [::]:8080")
+}
+
+fn attempts(text: &str) -> Result<NonZeroUsize, &'static str> {
+    let number = text.parse().ok();
+    number
+        .filter(|n: &NonZeroUsize| n.get() <= 100)
+        .ok_or("expected a number from 1 to 100")
 }
 
 /// A duration such as `500ms` or `1m 30s`.

@@ -1,14 +1,16 @@
 //! The way of a request to a node and of the answer back.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::CONTENT_LENGTH;
+use actix_web::http::header::{CONTENT_LENGTH, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use discovery::{DiscoveryClient, Error, Resolver, Tags};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::error::{Reason, Refusal};
 use crate::metrics::Metrics;
@@ -18,6 +20,7 @@ use crate::{Config, Route};
 mod answer;
 mod attempt;
 mod budget;
+mod connection;
 mod download;
 mod headers;
 mod outgoing;
@@ -99,7 +102,11 @@ pub(crate) async fn proxy(
     worker: web::Data<Worker>,
 ) -> HttpResponse {
     let began = Instant::now();
-    let mut response = match forward(&worker, &request, payload.into_inner(), began).await {
+    let (payload, has_body) = match payload.into_inner() {
+        Payload::None => (Payload::None, false),
+        payload => (payload, true),
+    };
+    let mut response = match forward(&worker, &request, payload).await {
         Ok(response) => response,
         Err(refusal) => {
             worker.gateway.metrics.refused(refusal.reason);
@@ -120,6 +127,13 @@ pub(crate) async fn proxy(
         method:% = request.method(), target:% = request.uri(), status = response.status().as_u16(),
         instance:? = response.headers().get(SERVED_BY), took:? = began.elapsed(); "request"
     );
+    if has_body {
+        poll_fn(|cx| {
+            download::look_again(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
     response
 }
 
@@ -127,10 +141,10 @@ async fn forward(
     worker: &Worker,
     request: &HttpRequest,
     payload: Payload,
-    began: Instant,
 ) -> Result<HttpResponse, Refusal> {
     let gateway = &worker.gateway;
     let target = target::origin_form(request.method(), request.uri())?;
+    target::check_host(request.headers())?;
     if headers::is_loop(request.headers(), &gateway.via) {
         return Err(Reason::Loop.because("this gateway is in the request's Via already"));
     }
@@ -139,11 +153,12 @@ async fn forward(
         .ready()
         .await
         .map_err(|error| Reason::NoInstance.because(error))?;
-    let deadline = began + gateway.timeout;
     if websocket::is_asked_for(request)? {
+        let deadline = Instant::now() + gateway.timeout;
         return websocket::forward(worker, request, payload, &resolver, rest, deadline).await;
     }
-    let mut body = take_body(request, payload, deadline).await?;
+    let mut body = take_body(request, payload, gateway.timeout).await?;
+    let deadline = Instant::now() + gateway.timeout;
     let outgoing = Outgoing {
         request,
         target: rest,
@@ -158,12 +173,12 @@ async fn forward(
 async fn take_body(
     request: &HttpRequest,
     payload: Payload,
-    deadline: Instant,
+    limit: Duration,
 ) -> Result<ClientBody, Refusal> {
     let length = request.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
     let body = ClientBody::take(payload, length, is_idempotent(request.method()));
-    match timeout_at(deadline, body).await {
+    match timeout(limit, body).await {
         Ok(body) => body.map_err(|error| Reason::BadRequest.because(error)),
         Err(_) => Err(Reason::Timeout.because("the request's body did not arrive in time")),
     }
@@ -181,19 +196,21 @@ fn resolver<'a>(
         .find(|(route, _)| route.cut(path).is_some())
         .ok_or_else(|| Reason::NoRoute.because("no route begins with this path"))?;
     let rest = &target[route.prefix.len()..];
-    let Some(tags) = request.headers().get(SERVICE_TAGS) else {
+    if !request.headers().contains_key(SERVICE_TAGS) {
         return Ok((resolver.clone(), rest));
-    };
+    }
+    let mut tags = route.tags.clone();
+    for line in request.headers().get_all(SERVICE_TAGS) {
+        tags = tags.and(&asked_tags(line)?).ok_or_else(|| {
+            Reason::NoInstance.because(format!("{SERVICE_TAGS}: no node has all of these tags"))
+        })?;
+    }
+    let resolver = worker.gateway.discovery.resolver(&route.service, &tags);
+    Ok((resolver, rest))
+}
+
+fn asked_tags(line: &HeaderValue) -> Result<Tags, Refusal> {
     let bad = |error: &str| Reason::BadRequest.because(format!("{SERVICE_TAGS}: {error}"));
-    let asked = tags.to_str().map_err(|_| bad("not text"))?;
-    let asked: Tags = asked
-        .parse()
-        .map_err(|error: Error| bad(&error.to_string()))?;
-    let tags = route.tags.clone().and(&asked).ok_or_else(|| {
-        Reason::NoInstance.because(format!("the route has only nodes with {}", route.tags))
-    })?;
-    Ok((
-        worker.gateway.discovery.resolver(&route.service, &tags),
-        rest,
-    ))
+    let text = line.to_str().map_err(|_| bad("not text"))?;
+    text.parse().map_err(|error: Error| bad(&error.to_string()))
 }

@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use discovery::{NodeRegistry, connect};
 use etcd_client::{
-    Client, CompactionOptions, DeleteOptions, GetOptions, KeyValue, LeaseStatus, Txn, TxnOp,
+    Client, CompactionOptions, ConnectOptions, DeleteOptions, GetOptions, KeyValue, LeaseStatus,
+    Txn, TxnOp,
 };
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
 /// Starting takes a second. Many do so at once.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long etcd may take for one request of a test.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A real etcd, on ports and with data of its own. Process and data are gone when this is dropped.
 pub(crate) struct Etcd {
@@ -140,7 +144,8 @@ impl Etcd {
 
     /// A client that is not ours, for what others do to etcd.
     pub(crate) async fn client(&self) -> Client {
-        let client = Client::connect([self.address()], None).await;
+        let limit = ConnectOptions::new().with_timeout(CALL_LIMIT);
+        let client = Client::connect([self.address()], Some(limit)).await;
         client.expect("connecting waits for the first request")
     }
 

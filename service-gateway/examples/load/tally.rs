@@ -70,8 +70,9 @@ impl Tally {
     pub(crate) fn live_line(&mut self) -> String {
         let second = std::mem::take(&mut self.second);
         let shares = second.answers.iter().map(|((instance, version), count)| {
-            let port = instance.rsplit(':').next().unwrap_or(instance);
-            format!("{version}:{port} {count}")
+            let (host, port) = instance.rsplit_once(':').unwrap_or_default();
+            let distinct = if host == "127.0.0.1" { port } else { host };
+            format!("{version}:{distinct} {count}")
         });
         let shares: Vec<_> = shares.take(8).collect();
         format!(

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse};
 use discovery::Endpoint;
 
 use super::download::{Download, Idle};
-use super::headers;
 use super::race::Answer;
 use super::upload::ClientBody;
+use super::{headers, websocket};
 use crate::error::ATTEMPTS;
 
 /// Which instance answered.
@@ -42,9 +42,11 @@ pub(super) fn respond(
         upload,
         idle,
         endpoint,
+        broken: None,
     });
     let mut response = with_head(&head, &served_by, attempts, download);
-    let chunks = request.version() >= Version::HTTP_11 && !request.head().upgrade();
+    // actix writes no chunks in answer to a request that mentions WebSocket.
+    let chunks = request.version() >= Version::HTTP_11 && !websocket::is_mentioned(request);
     if size == BodySize::Stream && !chunks {
         // Then the end of the connection is the end of the body.
         response.head_mut().no_chunking(true);
@@ -65,19 +67,20 @@ pub(super) fn with_head(
     let status = StatusCode::from_u16(head.status.as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = HttpResponse::with_body(status, body);
     headers::response(&head.headers, response.headers_mut());
-    let mut say = |name, text: &str| {
-        if let Ok(value) = HeaderValue::from_str(text) {
-            response
-                .headers_mut()
-                .insert(HeaderName::from_static(name), value);
-        }
-    };
-    say(SERVED_BY, &endpoint.address.to_string());
-    say(SERVED_VERSION, endpoint.version().unwrap_or_default());
+    let headers = response.headers_mut();
+    let address = endpoint.address.to_string();
+    say(headers, SERVED_BY, Some(&address));
+    say(headers, SERVED_VERSION, endpoint.version());
+    headers.insert(ATTEMPTS, HeaderValue::from(attempts));
     response
-        .headers_mut()
-        .insert(ATTEMPTS, HeaderValue::from(attempts));
-    response
+}
+
+/// Says it in place of whatever the node may have said there.
+fn say(headers: &mut HeaderMap, name: &'static str, text: Option<&str>) {
+    headers.remove(name);
+    if let Some(Ok(value)) = text.map(HeaderValue::from_str) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
 }
 
 /// How the client learns where the body ends.

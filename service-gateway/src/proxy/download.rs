@@ -19,7 +19,11 @@ pub(super) struct Download {
     pub(super) upload: ClientBody,
     pub(super) idle: Idle,
     pub(super) endpoint: InFlight,
+    pub(super) broken: Option<Broken>,
 }
+
+/// Why a body ends before its end.
+pub(super) type Broken = Box<dyn std::error::Error>;
 
 /// Ends what has been waiting for too long. Costs nothing while there is nothing to wait for.
 pub(super) struct Idle {
@@ -28,7 +32,7 @@ pub(super) struct Idle {
 }
 
 impl MessageBody for Download {
-    type Error = Box<dyn std::error::Error>;
+    type Error = Broken;
 
     fn size(&self) -> BodySize {
         self.size
@@ -39,6 +43,9 @@ impl MessageBody for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let this = &mut *self;
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         this.upload.poll(cx);
         loop {
             match Pin::new(&mut this.body).poll_frame(cx) {
@@ -50,19 +57,39 @@ impl MessageBody for Download {
                     }
                     Ok(_) | Err(_) => {}
                 },
-                Poll::Ready(Some(Err(error))) => {
-                    log::debug!(instance:% = this.endpoint.address, error:%; "answer broke off");
-                    return Poll::Ready(Some(Err(error.into())));
+                Poll::Ready(Some(Err(error))) => return this.break_off(error.into(), cx),
+                Poll::Ready(None) => {
+                    if !this.upload.is_held() {
+                        look_again(cx);
+                    }
+                    return Poll::Ready(None);
                 }
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending if this.idle.poll_expired(cx) => {
-                    log::debug!(instance:% = this.endpoint.address; "answer paused for too long");
-                    return Poll::Ready(Some(Err("the answer paused for too long".into())));
+                Poll::Pending if this.idle.poll_expired(this.upload.moved_at(), cx) => {
+                    return this.break_off("it paused for too long".into(), cx);
                 }
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
+}
+
+impl Download {
+    /// Has the error wait for the next call, so that actix sends what it has first. With the error it
+    /// would throw that away, and a client that gets nothing at all may well ask again.
+    fn break_off<T>(&mut self, error: Broken, cx: &Context<'_>) -> Poll<T> {
+        log::debug!(instance:% = self.endpoint.address, error:%; "answer broke off");
+        self.broken = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Has actix look at its connection once more after an answer. If the client's body came in chunks,
+/// and nobody wanted the rest, it reads that to throw it away; but where it had stopped reading
+/// before, it does not begin again by itself, and a client that sends all before it reads would
+/// wait for ever.
+pub(super) fn look_again(cx: &Context<'_>) {
+    cx.waker().wake_by_ref();
 }
 
 impl Idle {
@@ -77,11 +104,18 @@ impl Idle {
         }
     }
 
-    fn poll_expired(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Whether nothing has moved for too long, neither this way nor, since `other_way`, the other.
+    fn poll_expired(&mut self, other_way: Option<Instant>, cx: &mut Context<'_>) -> bool {
         let limit = self.limit;
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        timer.as_mut().poll(cx).is_ready()
+        while timer.as_mut().poll(cx).is_ready() {
+            match other_way.map(|moved| moved + limit) {
+                Some(later) if later > Instant::now() => timer.as_mut().reset(later),
+                _ => return true,
+            }
+        }
+        false
     }
 }

@@ -69,7 +69,8 @@ pub(super) fn request(received: &actix::HeaderMap, peer: Option<IpAddr>, via: &s
     headers
 }
 
-/// Copies the headers of a node's answer to the client's.
+/// Copies the headers of a node's answer to the client's. The length is one line there, however
+/// often the node told it.
 pub(super) fn response(answered: &HeaderMap, headers: &mut actix::HeaderMap) {
     let connection = answered.get_all(http::header::CONNECTION);
     let nominated = nominated(connection.iter().map(HeaderValue::as_bytes));
@@ -83,6 +84,9 @@ pub(super) fn response(answered: &HeaderMap, headers: &mut actix::HeaderMap) {
             headers.append(name, value);
         }
     }
+    if let Some(length) = content_length(answered) {
+        headers.insert(actix::CONTENT_LENGTH, length.into());
+    }
 }
 
 /// Whether a request came by here before: our own name is in its `Via`.
@@ -94,9 +98,11 @@ pub(super) fn is_loop(received: &actix::HeaderMap, via: &str) -> bool {
     vias.any(|list| list.split([',', ' ']).any(|word| word == by))
 }
 
-/// The length a message says its body has.
+/// The length a message says its body has. Where it says so several times, hyper has seen to it
+/// that it says the same.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    let value = headers.get(CONTENT_LENGTH)?.to_str().ok()?;
+    value.split(',').next()?.trim().parse().ok()
 }
 
 fn ends_here(name: &str, nominated: &[String]) -> bool {

@@ -2,7 +2,8 @@ use std::net::IpAddr;
 
 use actix_web::HttpRequest;
 use discovery::Endpoint;
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http_body::Body;
 
 use super::headers;
 use super::upload::RequestBody;
@@ -31,6 +32,10 @@ impl Outgoing<'_> {
         if self.upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        if body.size_hint().exact().is_none() {
+            // For a GET, hyper would leave out the body instead.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let slash = if self.target.starts_with('/') {
             ""

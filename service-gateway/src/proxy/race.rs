@@ -1,6 +1,7 @@
 //! To which nodes a request goes: one after another, or one beside another that keeps silent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::Method;
 use discovery::{Ejection, Endpoint, Error, InFlight, Resolver};
@@ -16,7 +17,7 @@ use super::outgoing::Outgoing;
 use super::upload::ClientBody;
 use crate::error::{Reason, Refusal};
 
-/// An answer, who gave it, and how many nodes had been asked by then.
+/// An answer, who gave it, and how often the request had been sent by then.
 pub(super) struct Answer {
     pub(super) response: http::Response<Incoming>,
     pub(super) endpoint: InFlight,
@@ -31,12 +32,15 @@ pub(super) struct Answer {
 /// |---|---|---|
 /// | no connection, so nothing was sent | yes | yes |
 /// | a connection that broke before the answer's head | no | yes |
+/// | the same, but it was kept from an earlier request | no | yes, to any node |
 /// | silence, and then beside the silent node, not instead of it | no | yes |
 /// | an answer, whatever its status | no | no |
 ///
 /// It may be repeated if its method is idempotent ([RFC 9110, section 9.2.2][1]) and its body is
-/// still held. It never goes to a node twice, never to more than `--attempts`, and never beyond
-/// the [budget](super::budget::Budget) that all requests share.
+/// still held. It never goes to a node twice, unless a kept connection ended, which is no fault of
+/// the node. It is never sent more often than `--attempts`, and never beyond the
+/// [budget](super::budget::Budget) that all requests share, in which kept connections do not count:
+/// each of them ends only once.
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
 pub(super) struct Race<'a> {
@@ -46,8 +50,10 @@ pub(super) struct Race<'a> {
     body: &'a mut ClientBody,
     may_repeat: bool,
     tried: Vec<Arc<Endpoint>>,
+    attempts: usize,
     running: FuturesUnordered<LocalBoxFuture<'a, Finish>>,
-    /// When the latest attempt has been silent for too long.
+    /// When the latest attempt has been silent for too long, and when all of them have. Both wait
+    /// for a body that is still being sent.
     patience: Instant,
     deadline: Instant,
 }
@@ -78,6 +84,7 @@ impl<'a> Race<'a> {
             body,
             may_repeat,
             tried,
+            attempts: 0,
             running,
             patience,
             deadline,
@@ -95,7 +102,7 @@ impl<'a> Race<'a> {
                     return Ok(Answer {
                         response,
                         endpoint,
-                        attempts: self.tried.len(),
+                        attempts: self.attempts,
                     });
                 }
                 Event::Finish((endpoint, Err(failure))) => self.replace(&endpoint, failure).await?,
@@ -106,17 +113,31 @@ impl<'a> Race<'a> {
     }
 
     async fn next_event(&mut self) -> Event {
-        let timer = self.patience.min(self.deadline);
-        tokio::select! {
-            Some(finish) = self.running.next() => Event::Finish(finish),
-            () = sleep_until(timer) => {
-                if timer == self.deadline { Event::Late } else { Event::Silence }
+        loop {
+            let gateway = &self.worker.gateway;
+            let late = self.put_off(self.deadline, gateway.timeout);
+            let silent = self.put_off(self.patience, gateway.hedge_after);
+            match Instant::now() {
+                now if now >= late => return Event::Late,
+                now if now >= silent => return Event::Silence,
+                _ => {}
             }
-            () = self.body.carry() => Event::Late, // it has no end of its own
+            tokio::select! {
+                biased; // what has come in time is not late
+                Some(finish) = self.running.next() => return Event::Finish(finish),
+                () = sleep_until(late.min(silent)) => {} // unless more of the body went on meanwhile
+                never = self.body.carry() => match never {},
+            }
         }
     }
 
-    /// Sends the request to a node that was not tried yet.
+    /// A time that is not over as long as the client's body goes on, and `limit` after that.
+    fn put_off(&self, time: Instant, limit: Duration) -> Instant {
+        let moved = self.body.moved_at();
+        moved.map_or(time, |moved| time.max(moved + limit))
+    }
+
+    /// Sends the request to a node that nothing speaks against.
     fn begin(&mut self) -> Result<(), Refusal> {
         let gateway = &self.worker.gateway;
         let key = self.outgoing.affinity_key();
@@ -132,6 +153,7 @@ impl<'a> Race<'a> {
         let request = self.outgoing.to(&endpoint, body, &gateway.via)?;
         gateway.metrics.attempted();
         self.tried.push(Arc::clone(&endpoint));
+        self.attempts += 1;
         self.patience = Instant::now() + gateway.hedge_after;
         let answer = attempt::send(&self.worker.upstreams, request);
         self.running
@@ -148,10 +170,10 @@ impl<'a> Race<'a> {
                 failed.eject(Ejection::Unreachable);
                 self.body.take_back().await;
             }
-            Failure::NoAnswer(_) => failed.answered(false),
+            Failure::NoAnswer(_) | Failure::Unclear(_) => failed.answered(false),
+            Failure::Stale(_) => self.tried.retain(|tried| tried.address != failed.address),
         }
-        let permitted = self.may_repeat || matches!(failure, Failure::NotConnected(_));
-        if permitted && self.may_try_more() && self.begin().is_ok() {
+        if self.permits_another(&failure) && self.begin().is_ok() {
             self.worker.gateway.metrics.retried();
             return Ok(());
         }
@@ -173,9 +195,18 @@ impl<'a> Race<'a> {
         }
     }
 
+    fn permits_another(&self, failure: &Failure) -> bool {
+        match failure {
+            Failure::NotConnected(_) => self.may_try_more(),
+            Failure::NoAnswer(_) => self.may_repeat && self.may_try_more(),
+            Failure::Stale(_) => self.may_repeat && self.attempts < self.worker.gateway.attempts,
+            Failure::Unclear(_) => false,
+        }
+    }
+
     fn may_try_more(&self) -> bool {
         let gateway = &self.worker.gateway;
-        if self.tried.len() >= gateway.attempts {
+        if self.attempts >= gateway.attempts {
             return false;
         }
         let allowed = gateway.budget.spend();
@@ -187,7 +218,7 @@ impl<'a> Race<'a> {
 
     fn refusal(&self, reason: Reason, detail: impl std::fmt::Display) -> Refusal {
         Refusal {
-            attempts: self.tried.len(),
+            attempts: self.attempts,
             ..reason.because(detail)
         }
     }

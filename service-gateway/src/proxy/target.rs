@@ -1,3 +1,4 @@
+use actix_web::http::header::{HOST, HeaderMap};
 use actix_web::http::uri::PathAndQuery;
 use actix_web::http::{Method, Uri};
 
@@ -23,6 +24,17 @@ pub(super) fn origin_form<'a>(method: &Method, uri: &'a Uri) -> Result<&'a str, 
         return Err(Reason::BadRequest.because("the path is ambiguous"));
     }
     Ok(target)
+}
+
+/// Refuses a `Host` that is none. It goes on as it is, and into `X-Forwarded-Host`, where a comma
+/// would make two of it.
+pub(super) fn check_host(headers: &HeaderMap) -> Result<(), Refusal> {
+    let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%:[]".contains(byte);
+    let host = headers.get(HOST).map_or(&[][..], |host| host.as_bytes());
+    match host.iter().all(sound) {
+        true => Ok(()),
+        false => Err(Reason::BadRequest.because("Host is not the name of a host")),
+    }
 }
 
 fn is_ambiguous(path: &str) -> bool {

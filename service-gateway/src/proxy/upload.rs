@@ -1,5 +1,8 @@
+use std::cell::Cell;
+use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use actix_web::dev::Payload;
@@ -10,6 +13,7 @@ use futures_util::{FutureExt, StreamExt};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// The largest body held so that it can be sent again.
 const HELD_BYTES: u64 = 64 << 10;
@@ -42,7 +46,15 @@ pub(super) struct Interrupted;
 type Pump = LocalBoxFuture<'static, Option<Payload>>;
 
 /// A request's body, from the client's hands to a node's.
-pub(super) enum ClientBody {
+pub(super) struct ClientBody {
+    state: State,
+    moved: Moved,
+}
+
+/// When a piece last went from the client to the node.
+type Moved = Rc<Cell<Option<Instant>>>;
+
+enum State {
     /// All of it is here, so that it can be sent more than once.
     Held(Bytes),
     /// None of it was read yet.
@@ -54,6 +66,11 @@ pub(super) enum ClientBody {
 }
 
 impl ClientBody {
+    /// The body of a request that has none.
+    pub(super) fn empty() -> Self {
+        State::Held(Bytes::new()).into()
+    }
+
     /// Takes a body over. One of at most [`HELD_BYTES`] is read now if sending it twice does no
     /// harm; any other is streamed.
     ///
@@ -65,31 +82,31 @@ impl ClientBody {
         idempotent: bool,
     ) -> Result<Self, PayloadError> {
         if matches!(payload, Payload::None) || length == Some(0) {
-            return Ok(Self::Held(Bytes::new()));
+            return Ok(Self::empty());
         }
         let Some(length) = length.filter(|length| idempotent && *length <= HELD_BYTES) else {
-            return Ok(Self::Unread(payload, length));
+            return Ok(State::Unread(payload, length).into());
         };
         let mut held = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
         while let Some(piece) = payload.next().await {
             held.extend_from_slice(&piece?);
         }
-        Ok(Self::Held(held.freeze()))
+        Ok(State::Held(held.freeze()).into())
     }
 
     /// What to send to the next node, `None` if the body is gone.
     pub(super) fn send(&mut self) -> Option<RequestBody> {
-        match std::mem::replace(self, Self::Gone) {
-            Self::Held(bytes) => {
-                *self = Self::Held(bytes.clone());
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Held(bytes) => {
+                self.state = State::Held(bytes.clone());
                 Some(Either::Left(Full::new(bytes)))
             }
-            Self::Unread(payload, length) => {
-                let (upload, pump) = Upload::new(payload, length);
-                *self = Self::Sending(pump, length);
+            State::Unread(payload, length) => {
+                let (upload, pump) = Upload::new(payload, length, self.moved.clone());
+                self.state = State::Sending(pump, length);
                 Some(Either::Right(upload))
             }
-            Self::Sending(..) | Self::Gone => None,
+            State::Sending(..) | State::Gone => None,
         }
     }
 
@@ -97,41 +114,53 @@ impl ClientBody {
     pub(super) async fn take_back(&mut self) {
         std::future::poll_fn(|cx| {
             self.poll(cx);
-            if matches!(self, Self::Sending(..)) {
-                Poll::<()>::Pending
-            } else {
-                Poll::Ready(())
+            match self.state {
+                State::Sending(..) => Poll::Pending,
+                _ => Poll::Ready(()),
             }
         })
         .await;
     }
 
     /// Carries on what is being sent, for as long as this is awaited.
-    pub(super) async fn carry(&mut self) {
+    pub(super) async fn carry(&mut self) -> Infallible {
         std::future::poll_fn(|cx| {
             self.poll(cx);
-            Poll::<()>::Pending
+            Poll::Pending
         })
-        .await;
+        .await
     }
 
     /// Carries on what is being sent, once.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
-        let Self::Sending(pump, length) = self else {
+        let State::Sending(pump, length) = &mut self.state else {
             return;
         };
         if let Poll::Ready(unread) = pump.poll_unpin(cx) {
-            *self = unread.map_or(Self::Gone, |payload| Self::Unread(payload, *length));
+            let length = *length;
+            self.state = unread.map_or(State::Gone, |payload| State::Unread(payload, length));
         }
     }
 
     pub(super) fn is_held(&self) -> bool {
-        matches!(self, Self::Held(_))
+        matches!(self.state, State::Held(_))
+    }
+
+    /// When a piece of it last went on to a node, if it is one that goes on as it arrives.
+    pub(super) fn moved_at(&self) -> Option<Instant> {
+        self.moved.get()
+    }
+}
+
+impl From<State> for ClientBody {
+    fn from(state: State) -> Self {
+        let moved = Moved::default();
+        Self { state, moved }
     }
 }
 
 impl Upload {
-    fn new(payload: Payload, length: Option<u64>) -> (Self, Pump) {
+    fn new(payload: Payload, length: Option<u64>, moved: Moved) -> (Self, Pump) {
         let (sender, pieces) = mpsc::channel(1);
         let (begin, begun) = oneshot::channel();
         let upload = Self {
@@ -140,7 +169,7 @@ impl Upload {
             left: length,
             ended: false,
         };
-        (upload, Box::pin(pump(payload, sender, begun)))
+        (upload, Box::pin(pump(payload, sender, begun, moved)))
     }
 }
 
@@ -148,6 +177,7 @@ async fn pump(
     mut payload: Payload,
     pieces: mpsc::Sender<Piece>,
     begun: oneshot::Receiver<()>,
+    moved: Moved,
 ) -> Option<Payload> {
     if begun.await.is_err() {
         return Some(payload);
@@ -155,6 +185,7 @@ async fn pump(
     // Sending fails when the connection has no more use for the body.
     while let Some(piece) = payload.next().await {
         pieces.send(Piece::Data(piece.ok()?)).await.ok()?;
+        moved.set(Some(Instant::now()));
     }
     pieces.send(Piece::End).await.ok()?;
     None

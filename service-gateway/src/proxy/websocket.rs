@@ -31,22 +31,25 @@ type Stream = TokioIo<Upgraded>;
 /// How much is read from the node at once.
 const READ_BYTES: usize = 16 << 10;
 
+/// Whether a request names WebSocket as something it could go on with.
+pub(super) fn is_mentioned(request: &HttpRequest) -> bool {
+    let is_websocket = |value: &HeaderValue| {
+        let name = value.as_bytes().trim_ascii();
+        name.eq_ignore_ascii_case(b"websocket")
+    };
+    request.headers().get_all(UPGRADE).any(is_websocket)
+}
+
 /// Whether a request asks for WebSocket.
 ///
 /// # Errors
 /// If it does so in a way that another reader would take for an ordinary request. What follows
 /// such a request on its connection would then be read differently by the two.
 pub(super) fn is_asked_for(request: &HttpRequest) -> Result<bool, Refusal> {
-    let headers = request.headers();
-    let websocket = |value: &HeaderValue| {
-        value
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"websocket")
-    };
-    if !headers.get_all(UPGRADE).any(websocket) {
+    if !is_mentioned(request) {
         return Ok(false);
     }
+    let headers = request.headers();
     let sound = request.head().upgrade()
         && *request.method() == Method::GET
         && request.version() == Version::HTTP_11
@@ -69,7 +72,7 @@ pub(super) async fn forward(
     target: &str,
     deadline: Instant,
 ) -> Result<HttpResponse, Refusal> {
-    let mut body = ClientBody::Held(Bytes::new());
+    let mut body = ClientBody::empty();
     let outgoing = Outgoing {
         request,
         target,

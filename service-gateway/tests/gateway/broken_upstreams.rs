@@ -1,0 +1,205 @@
+//! Nodes that answer something else than HTTP, or not to the end.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Gateway, Message, Upstream};
+
+/// What a client gets for an answer that is these bytes and the connection's end. With a POST, so
+/// that there is one attempt.
+async fn answered_with(answer: &str) -> Message {
+    let upstream = Upstream::closing_after(answer).await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let answer = gateway.connect().await.post("/", "x").await;
+    assert_eq!(upstream.count(), 1);
+    answer
+}
+
+#[actix_web::test]
+async fn what_is_no_answer_is_a_502() {
+    let huge = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(200 << 10));
+    let many: String = (0..1000).map(|n| format!("x-{n}: {n}\r\n")).collect();
+    let many = format!("HTTP/1.1 200 OK\r\n{many}\r\n");
+    for answer in [
+        "",
+        "\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.6\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-le",
+        "HTTP/1.1 099 Low\r\n\r\n",
+        "HTTP/1.1 1000 High\r\n\r\n",
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nbad name: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx: a\0b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx: a\r\n folded\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: two\r\n\r\nhi",
+        "HTTP/1.1 200 OK\r\ncontent-length: -2\r\n\r\nhi",
+        "HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999999\r\n\r\nhi",
+        "HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551615\r\n\r\nhi",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        &huge,
+        &many,
+    ] {
+        let got = answered_with(answer).await;
+        assert_eq!(got.status(), 502, "{answer:.60?}");
+        got.is_refused(502, "bad_upstream", 1);
+    }
+}
+
+#[actix_web::test]
+async fn framing_that_can_be_read_in_two_ways_is_a_502() {
+    for framing in [
+        "content-length: 2\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 40",
+        "content-length: 2\r\ncontent-length: 3",
+        "content-length: 2, 3",
+        "content-length: 2\r\ntransfer-encoding: gzip",
+        // Codings that nobody asked for, and that the client would not be told of.
+        "transfer-encoding: gzip",
+        "transfer-encoding: gzip, chunked",
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
+        answered_with(&answer)
+            .await
+            .is_refused(502, "bad_upstream", 1);
+    }
+    let old = "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+    answered_with(old).await.is_refused(502, "bad_upstream", 1);
+}
+
+#[actix_web::test]
+async fn one_length_told_twice_is_one_length() {
+    for length in [
+        "content-length: 2\r\ncontent-length: 2",
+        "content-length: 2, 2",
+    ] {
+        let answer = answered_with(&format!("HTTP/1.1 200 OK\r\n{length}\r\n\r\nhi")).await;
+        answer.is_ok("hi");
+    }
+}
+
+#[actix_web::test]
+async fn switching_protocols_unasked_is_a_502() {
+    for headers in [
+        "",
+        "connection: upgrade\r\nupgrade: websocket\r\n",
+        "content-length: 2\r\n",
+    ] {
+        let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{headers}\r\nhi");
+        answered_with(&answer)
+            .await
+            .is_refused(502, "bad_upstream", 1);
+    }
+}
+
+#[actix_web::test]
+async fn what_follows_an_answer_is_never_part_of_the_next() {
+    let upstream = Upstream::answering(
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged",
+    )
+    .await;
+    let gateway = Gateway::with("--attempts 9", &[&upstream]).await;
+    let mut client = gateway.connect().await;
+    for _ in 0..50 {
+        client.get("/").await.is_ok("hi");
+    }
+}
+
+#[actix_web::test]
+async fn a_body_that_breaks_off_never_ends_cleanly() {
+    for (framing, part) in [
+        ("content-length: 5", "par"),
+        ("content-length: 5", ""),
+        ("transfer-encoding: chunked", "5\r\npar"),
+        ("transfer-encoding: chunked", "3\r\npar\r\n"),
+        ("transfer-encoding: chunked", "3\r\npar\r\n0\r\n"),
+        ("transfer-encoding: chunked", "3\r\npar\r\nzz\r\n"),
+        ("transfer-encoding: chunked", ""),
+    ] {
+        let upstream =
+            Upstream::closing_after(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{part}")).await;
+        let gateway = Gateway::of(&[&upstream]).await;
+        let answer = gateway.get("/").await;
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.whole, "{framing} {part:?}: {answer:?}");
+        assert!("par".as_bytes().starts_with(&answer.body), "{answer:?}");
+        assert_eq!(
+            upstream.count(),
+            1,
+            "an answer that has begun is not asked for again"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn a_node_that_never_answers_is_a_504() {
+    let upstream = Upstream::new(|mut peer| async move {
+        peer.request().await;
+        peer.ends().await;
+    })
+    .await;
+    for request in ["GET", "POST"] {
+        let gateway = Gateway::with("--timeout 300ms", &[&upstream, &upstream]).await;
+        let mut client = gateway.connect().await;
+        let began = Instant::now();
+        client
+            .ask(request, "/", "")
+            .await
+            .is_refused(504, "timeout", 1);
+        assert!(began.elapsed() >= Duration::from_millis(300));
+        upstream.has_open(0).await; // nobody waits for that answer any more
+        assert_eq!(upstream.request().start, format!("{request} / HTTP/1.1"));
+        upstream.forget();
+    }
+}
+
+#[actix_web::test]
+async fn a_head_that_trickles_is_a_504() {
+    let upstream = Upstream::new(|mut peer| async move {
+        peer.request().await;
+        let mut sent = peer.try_send("HTTP/1.1 200 OK\r\n").await;
+        while sent.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            sent = peer.try_send("x: y\r\n").await;
+        }
+    })
+    .await;
+    let gateway = Gateway::with("--timeout 300ms", &[&upstream]).await;
+    gateway.get("/").await.is_refused(504, "timeout", 1);
+    upstream.has_open(0).await;
+}
+
+#[actix_web::test]
+async fn a_body_that_pauses_for_too_long_is_cut_off() {
+    let upstream = Upstream::new(|mut peer| async move {
+        peer.request().await;
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart")
+            .await;
+        peer.ends().await;
+    })
+    .await;
+    let gateway = Gateway::with("--idle-timeout 300ms", &[&upstream]).await;
+    let mut client = gateway.connect().await;
+    let began = Instant::now();
+    let answer = client.get("/").await;
+    assert!(!answer.whole);
+    assert_eq!((answer.status(), answer.text()), (200, "part"));
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    upstream.has_open(0).await;
+}
+
+#[actix_web::test]
+async fn a_body_that_takes_long_and_pauses_never_is_not_cut_off() {
+    let upstream = Upstream::new(|mut peer| async move {
+        peer.request().await;
+        peer.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await;
+        for _ in 0..12 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            peer.send("1\r\nx\r\n").await;
+        }
+        peer.send("0\r\n\r\n").await;
+    })
+    .await;
+    let gateway = Gateway::with("--idle-timeout 1s --timeout 1s", &[&upstream]).await;
+    gateway.get("/").await.is_ok("xxxxxxxxxxxx");
+}

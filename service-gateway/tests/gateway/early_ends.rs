@@ -1,0 +1,286 @@
+//! Answers that come before their request has ended, and clients that do not wait for theirs.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Gateway, Peer, Upstream, within_limit};
+
+const TOO_LARGE: &str =
+    "HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 9\r\n\r\ntoo large";
+
+/// How soon a node is rid of a request that nobody waits for any more: a second, and what a busy
+/// machine adds.
+const SOON: Duration = Duration::from_secs(3);
+
+const MANY: usize = 100 << 20;
+
+#[actix_web::test]
+async fn a_413_in_the_middle_of_an_upload_arrives() {
+    for framing in [
+        &format!("content-length: {MANY}"),
+        "transfer-encoding: chunked",
+    ] {
+        let upstream = Upstream::new(|mut peer| async move {
+            let request = peer.head().await.unwrap();
+            assert_eq!(request.start, "POST / HTTP/1.1");
+            peer.bytes(1000).await.unwrap();
+            peer.send(TOO_LARGE).await;
+        })
+        .await;
+        let gateway = Gateway::of(&[&upstream]).await;
+        let mut client = gateway.connect().await;
+        client
+            .send(format!(
+                "POST / HTTP/1.1\r\nhost: test\r\n{framing}\r\n\r\n"
+            ))
+            .await;
+        let piece = format!("10000\r\n{}\r\n", "x".repeat(65536));
+        let mut sent = 0;
+        // As a client does that looks for an answer only when it can send no more.
+        while sent < MANY && client.try_send(&piece).await.is_ok() {
+            sent += piece.len();
+            if client.has_answer() {
+                break;
+            }
+        }
+        let answer = client.answer("POST").await;
+        assert_eq!((answer.status(), answer.text()), (413, "too large"));
+        assert!(answer.whole && sent < MANY);
+        upstream.has_open(0).await;
+    }
+}
+
+/// As simple clients do.
+#[actix_web::test]
+async fn a_client_that_sends_all_before_it_reads_gets_its_early_answer() {
+    let size = 8 << 20;
+    let refusing = Upstream::new(|mut peer| async move {
+        peer.bytes(300_000).await.unwrap(); // until actix has stopped reading, and begun again
+        peer.send(TOO_LARGE).await;
+    })
+    .await;
+    let late = Upstream::new(|mut peer| async move {
+        peer.rest().await;
+    })
+    .await;
+    for (node, status) in [(&refusing, 413), (&late, 504)] {
+        let gateway = Gateway::with("--timeout 300ms", &[node]).await;
+        let piece = "x".repeat(65536);
+        for (framing, piece) in [
+            (&format!("content-length: {size}"), piece.clone()),
+            (
+                &"transfer-encoding: chunked".to_owned(),
+                format!("10000\r\n{piece}\r\n"),
+            ),
+        ] {
+            let mut client = gateway.connect().await;
+            client
+                .send(format!(
+                    "POST / HTTP/1.1\r\nhost: test\r\n{framing}\r\n\r\n"
+                ))
+                .await;
+            for _ in 0..size / 65536 {
+                client.send(&piece).await;
+            }
+            assert_eq!(client.answer("POST").await.status(), status, "{framing}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn an_early_answer_arrives_while_the_client_says_nothing_more() {
+    let upstream = Upstream::new(|mut peer| async move {
+        peer.head().await.unwrap();
+        peer.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno")
+            .await;
+        peer.rest().await;
+    })
+    .await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 1000\r\n\r\npart")
+        .await;
+    let answer = client.answer("POST").await;
+    assert_eq!((answer.status(), answer.text()), (403, "no"));
+    assert!(
+        answer.closes(),
+        "the rest of the body must not be taken for a request"
+    );
+    upstream.has_open(0).await;
+    client.ends().await;
+}
+
+#[actix_web::test]
+async fn an_answer_that_begins_early_may_go_on_after_the_upload() {
+    let upstream = Upstream::new(|mut peer| async move {
+        peer.head().await.unwrap();
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n")
+            .await;
+        let body = peer.bytes(8).await.unwrap();
+        peer.send(body).await;
+    })
+    .await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\npart")
+        .await;
+    assert_eq!(client.head().await.unwrap().status(), 200);
+    client.send("part").await;
+    assert_eq!(client.bytes(8).await.unwrap(), b"partpart");
+}
+
+/// Waits until the only connection to a node has ended, and not for long.
+async fn is_rid_of_it(upstream: &Upstream) {
+    let began = Instant::now();
+    upstream.has_open(0).await;
+    assert!(began.elapsed() < SOON, "after {:?}", began.elapsed());
+}
+
+/// A node that tells when a request's head has arrived, and sends `answer` then.
+async fn node(answer: &'static str) -> Upstream {
+    Upstream::new(move |mut peer: Peer| async move {
+        peer.head().await.unwrap();
+        peer.send(answer).await;
+        peer.rest().await;
+    })
+    .await
+}
+
+#[actix_web::test]
+async fn a_client_that_goes_while_waiting_frees_the_node() {
+    let upstream = node("").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    upstream.has_open(1).await;
+    drop(client);
+    is_rid_of_it(&upstream).await;
+    within_limit("the count", async {
+        while gateway.service().await["instances"][0]["in_flight"] != 0 {}
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn a_client_that_goes_in_the_middle_of_its_upload_frees_the_node() {
+    for framing in [
+        "content-length: 1000\r\n\r\npart",
+        "transfer-encoding: chunked\r\n\r\n4\r\npart\r\n",
+    ] {
+        let upstream = Upstream::new(|mut peer| async move {
+            peer.request().await; // what arrived of it
+        })
+        .await;
+        let gateway = Gateway::of(&[&upstream]).await;
+        let mut client = gateway.connect().await;
+        client
+            .send(format!("POST / HTTP/1.1\r\nhost: test\r\n{framing}"))
+            .await;
+        upstream.has_open(1).await;
+        drop(client);
+        is_rid_of_it(&upstream).await;
+        assert!(
+            !upstream.request().whole,
+            "half a body must not look like a whole one"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn a_client_that_goes_in_the_middle_of_its_download_frees_the_node() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\npart",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n",
+        "HTTP/1.1 200 OK\r\n\r\npart",
+    ] {
+        let upstream = node(answer).await;
+        let gateway = Gateway::of(&[&upstream]).await;
+        let mut client = gateway.connect().await;
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+        client.head().await.unwrap();
+        drop(client);
+        is_rid_of_it(&upstream).await;
+    }
+}
+
+#[actix_web::test]
+async fn a_client_that_goes_while_the_node_sends_all_it_can_frees_the_node() {
+    let upstream = Upstream::new(|mut peer| async move {
+        peer.head().await.unwrap();
+        peer.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await;
+        let piece = format!("10000\r\n{}\r\n", "x".repeat(65536));
+        while peer.try_send(&piece).await.is_ok() {}
+    })
+    .await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    client.bytes(1 << 20).await.unwrap();
+    drop(client);
+    is_rid_of_it(&upstream).await;
+}
+
+#[actix_web::test]
+async fn a_body_in_broken_chunks_is_never_a_whole_one_for_the_node() {
+    for (method, piece) in [
+        ("POST", "zz\r\n"),
+        ("PUT", "4\r\nparty"),
+        ("POST", "ffffffffffffffffff\r\n"),
+    ] {
+        let upstream = Upstream::new(|mut peer| async move {
+            peer.request().await;
+        })
+        .await;
+        let gateway = Gateway::of(&[&upstream]).await;
+        let mut client = gateway.connect().await;
+        let head =
+            format!("{method} / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");
+        client.send(head + "4\r\npart\r\n").await;
+        upstream.has_open(1).await;
+        client.send(piece).await;
+        client.ends().await; // actix closes, and has no words for it
+        is_rid_of_it(&upstream).await;
+        assert!(!upstream.request().whole);
+    }
+}
+
+#[actix_web::test]
+async fn a_held_body_that_does_not_arrive_in_time_is_a_504_without_an_attempt() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::with("--timeout 300ms", &[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client
+        .send("PUT / HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\npart")
+        .await;
+    client.answer("PUT").await.is_refused(504, "timeout", 0);
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[actix_web::test]
+async fn a_body_that_stops_arriving_is_a_504() {
+    let upstream = node("").await;
+    let gateway = Gateway::with("--timeout 300ms", &[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\npart")
+        .await;
+    client.answer("POST").await.is_refused(504, "timeout", 1);
+    is_rid_of_it(&upstream).await;
+}
+
+#[actix_web::test]
+async fn an_upload_that_goes_on_may_take_longer_than_the_timeout() {
+    let upstream = Upstream::saying("thanks").await;
+    let gateway = Gateway::with("--timeout 1s", &[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 12\r\n\r\n")
+        .await;
+    for _ in 0..12 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        client.send("x").await;
+    }
+    client.answer("POST").await.is_ok("thanks");
+}

@@ -1,0 +1,20 @@
+//! The gateway from outside, between clients and nodes that see every byte.
+
+#![allow(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+mod admin;
+mod attempts;
+mod awc_client;
+mod broken_upstreams;
+mod early_ends;
+mod forwarding;
+mod framing;
+mod http10;
+mod mixed;
+mod process;
+mod reuse;
+mod routing;
+mod smuggling;
+mod streaming;
+mod support;
+mod websocket;

@@ -1,0 +1,376 @@
+//! Requests that two readers could read in two ways: the gateway refuses them, or what it sends on
+//! can be read in one way only.
+
+use crate::support::{Gateway, Upstream, Wire};
+
+/// Sends raw bytes over a connection of their own and a second request behind them. Returns the
+/// statuses that come back until the connection ends or the second one is answered.
+async fn statuses(gateway: &Gateway, request: &[u8]) -> Vec<u16> {
+    let mut client = gateway.connect().await;
+    client.send(request).await;
+    let mut statuses = vec![client.answer("GET").await.status()];
+    let second = client
+        .try_send("GET /second HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
+        .await;
+    if second.is_ok()
+        && let Ok(head) = client.head().await
+    {
+        statuses.push(head.status());
+    }
+    statuses
+}
+
+async fn is_refused_with(status: u16, requests: &[&str]) {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    for request in requests {
+        assert_eq!(
+            statuses(&gateway, request.as_bytes()).await[0],
+            status,
+            "{request:?}"
+        );
+        let reached: Vec<_> = upstream
+            .requests()
+            .into_iter()
+            .map(|request| request.start)
+            .collect();
+        assert!(
+            reached.iter().all(|start| start == "GET /second HTTP/1.1"),
+            "{request:?}: {reached:?}"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn a_target_that_is_no_path_is_refused() {
+    is_refused_with(
+        400,
+        &[
+            "GET http://test/x HTTP/1.1\r\nhost: test\r\n\r\n",
+            "GET http://other:80/x HTTP/1.1\r\nhost: test\r\n\r\n",
+            "GET //test:80 HTTP/1.1 HTTP/1.1\r\nhost: test\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nhost: test\r\n\r\n",
+            "GET * HTTP/1.1\r\nhost: test\r\n\r\n",
+            "GET test:80 HTTP/1.1\r\nhost: test\r\n\r\n",
+            "GET x HTTP/1.1\r\nhost: test\r\n\r\n",
+            "GET ?x HTTP/1.1\r\nhost: test\r\n\r\n",
+            "GET  HTTP/1.1\r\nhost: test\r\n\r\n",
+            "GET file:///etc/passwd HTTP/1.1\r\nhost: test\r\n\r\n",
+        ],
+    )
+    .await;
+}
+
+#[actix_web::test]
+async fn a_path_that_leads_elsewhere_is_refused() {
+    let paths = [
+        "/..",
+        "/../x",
+        "/a/../b",
+        "/a/./b",
+        "/.",
+        "/a/..",
+        "/%2e%2e/x",
+        "/%2E./x",
+        "/.%2e",
+        "/a%2f..%2fb",
+        "/a%2F%2e%2e",
+        "/%2e",
+        "/a/%5c../b",
+        "/a\\..\\b",
+        "/\\x",
+        "/a%5Cb",
+        "/..;x/a",
+        "/a/..;/b",
+        "/%00",
+        "/a%00.txt",
+        "/./",
+        "/a/.%2E;x=1/b",
+    ];
+    let requests = paths.map(|path| format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));
+    is_refused_with(400, &requests.each_ref().map(String::as_str)).await;
+}
+
+#[actix_web::test]
+async fn bytes_that_are_not_for_targets_are_refused() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    for byte in [
+        b'\0', b'\x01', b'\x7f', b'\t', b'\r', b'\n', b'\xff', b'\x80',
+    ] {
+        let request = [b"GET /a", &[byte][..], b"b HTTP/1.1\r\nhost: test\r\n\r\n"].concat();
+        assert_eq!(statuses(&gateway, &request).await[0], 400, "{byte}");
+    }
+    assert!(
+        upstream
+            .requests()
+            .iter()
+            .all(|request| request.start.contains("/second"))
+    );
+}
+
+#[actix_web::test]
+async fn methods_that_are_not_for_gateways_are_a_501() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    for request in [
+        "CONNECT test:80 HTTP/1.1\r\nhost: test:80\r\n\r\n",
+        "CONNECT /x HTTP/1.1\r\nhost: test\r\n\r\n",
+        "CONNECT test:80 HTTP/1.1\r\nhost: test:80\r\ncontent-length: 2\r\n\r\nhi",
+        "TRACE / HTTP/1.1\r\nhost: test\r\n\r\n",
+        "TRACE / HTTP/1.1\r\nhost: test\r\nmax-forwards: 0\r\n\r\n",
+    ] {
+        let mut client = gateway.connect().await;
+        client.send(request).await;
+        client
+            .answer("GET")
+            .await
+            .is_refused(501, "not_implemented", 0);
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
+#[actix_web::test]
+async fn framing_in_two_ways_is_refused() {
+    let head =
+        |framing: &str| format!("POST /x HTTP/1.1\r\nhost: test\r\n{framing}\r\n\r\n0\r\n\r\n");
+    let requests = [
+        "content-length: 5\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 5",
+        "content-length: 0\r\ntransfer-encoding: chunked",
+        "content-length: 5\r\ntransfer-encoding: identity",
+        "content-length: 5\r\ntransfer-encoding : chunked",
+        "content-length: 5\r\n transfer-encoding: chunked",
+        "content-length: 5\r\ntransfer-encoding:\x0bchunked",
+        "content-length: 5\r\ntransfer-encoding: xchunked",
+        "content-length: 5\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x",
+        "transfer-encoding: chunked, chunked",
+        "transfer-encoding: gzip, chunked",
+        "transfer-encoding: chunked, gzip",
+        "transfer-encoding: gzip",
+        "transfer-encoding: \"chunked\"",
+        "transfer-encoding: ",
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+        "transfer-encoding\r\n: chunked",
+        "content-length: 5\r\ncontent-length: 6",
+        "content-length: 5\r\ncontent-length: 5",
+        "content-length: 5, 5",
+        "content-length: 5 5",
+        "content-length: +5",
+        "content-length: -5",
+        "content-length: 0x5",
+        "content-length: 5;",
+        "content-length: ",
+        "content-length: 18446744073709551616",
+        "content-length : 5",
+        "content-length: 5\0",
+    ]
+    .map(head);
+    is_refused_with(400, &requests.each_ref().map(String::as_str)).await;
+    is_refused_with(
+        400,
+        &[
+            "POST /x HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            "POST /x HTTP/1.0\r\n\r\n",
+            "GET /x HTTP/1.1\r\n\r\n",
+            "GET /x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+            "GET /x HTTP/2.0\r\nhost: a\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            "GET /x\r\n\r\n",
+            "GET /x HTTP/1.1\r\nhost: test\r\nx: a\r\n b\r\n\r\n",
+            "GET /x HTTP/1.1\r\nhost: test\r\nx y: z\r\n\r\n",
+            "GET /x HTTP/1.1\r\nhost: test\r\n: z\r\n\r\n",
+            "GET /x HTTP/1.1\r\nhost: test\r\nx: a\rb: c\r\n\r\n",
+        ],
+    )
+    .await;
+}
+
+#[actix_web::test]
+async fn a_host_that_is_none_is_refused() {
+    let hosts = [
+        "a b",
+        "a,b",
+        "a/b",
+        "user@a",
+        "a?b",
+        "a#b",
+        "a\\b",
+        "caf\u{e9}",
+        "<a>",
+        "a;b",
+        "\"a\"",
+    ];
+    let requests = hosts.map(|host| format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+    is_refused_with(400, &requests.each_ref().map(String::as_str)).await;
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    for host in [
+        "a",
+        "a:80",
+        "[::1]:80",
+        "a_b.c-d.",
+        "127.0.0.1",
+        "xn--caf-dma",
+        "",
+    ] {
+        let mut client = gateway.connect().await;
+        client
+            .send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"))
+            .await;
+        client.answer("GET").await.is_ok("hi");
+    }
+}
+
+#[actix_web::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let many: String = (0..97).map(|n| format!("x-{n}: {n}\r\n")).collect();
+    is_refused_with(
+        431,
+        &[&format!("GET / HTTP/1.1\r\nhost: test\r\n{many}\r\n")],
+    )
+    .await;
+    let long = "x".repeat(200 << 10);
+    is_refused_with(
+        431,
+        &[&format!(
+            "GET / HTTP/1.1\r\nhost: test\r\nx: {long}\r\n\r\n"
+        )],
+    )
+    .await;
+}
+
+#[actix_web::test]
+async fn a_body_is_never_read_as_a_request() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let hidden = "GET /hidden HTTP/1.1\r\nhost: test\r\n\r\n";
+    for method in ["GET", "POST", "DELETE", "OPTIONS", "HEAD"] {
+        let mut client = gateway.connect().await;
+        let length = hidden.len();
+        client
+            .send(format!(
+                "{method} / HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n{hidden}"
+            ))
+            .await;
+        client
+            .send(format!(
+                "{method} / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
+            ))
+            .await;
+        client
+            .send(format!("{length:x}\r\n{hidden}\r\n0\r\n\r\n"))
+            .await;
+        for _ in 0..2 {
+            assert_eq!(client.answer(method).await.status(), 200, "{method}");
+        }
+    }
+    for request in upstream.requests() {
+        assert_eq!(request.text(), hidden);
+        assert!(request.start.ends_with(" / HTTP/1.1"));
+    }
+    assert_eq!(upstream.count(), 10);
+}
+
+#[actix_web::test]
+async fn what_the_gateway_refuses_leaves_nothing_behind_for_the_next_request() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let hidden = "GET /hidden HTTP/1.1\r\nhost: test\r\n\r\n";
+    let length = hidden.len();
+    for framing in [
+        format!("content-length: {length}\r\n\r\n{hidden}"),
+        format!("content-length: 1000\r\n\r\n{hidden}"),
+    ] {
+        for head in [
+            "POST /.. HTTP/1.1",
+            "TRACE / HTTP/1.1",
+            "POST http://a/ HTTP/1.1",
+        ] {
+            let mut client: Wire = gateway.connect().await;
+            client
+                .send(format!("{head}\r\nhost: test\r\n{framing}"))
+                .await;
+            assert!(client.answer("POST").await.status() >= 400);
+            let _ = client
+                .try_send("GET /second HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
+                .await;
+            client.rest().await;
+        }
+    }
+    assert!(
+        upstream
+            .requests()
+            .iter()
+            .all(|request| request.start == "GET /second HTTP/1.1")
+    );
+}
+
+#[actix_web::test]
+async fn odd_but_clear_requests_have_one_reading_for_the_node() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    for (request, start, body) in [
+        ("GET /a HTTP/1.1\nhost: test\n\n", "GET /a HTTP/1.1", ""),
+        (
+            "\r\n\r\nGET /b HTTP/1.1\r\nhost: test\r\n\r\n",
+            "GET /b HTTP/1.1",
+            "",
+        ),
+        (
+            "GET /c#/../d HTTP/1.1\r\nhost: test\r\n\r\n",
+            "GET /c HTTP/1.1",
+            "",
+        ),
+        (
+            "POST /d HTTP/1.1\r\nhost: test\r\ncontent-length: 0002\r\n\r\nhi",
+            "POST /d HTTP/1.1",
+            "hi",
+        ),
+        (
+            "POST /e HTTP/1.1\r\nHOST: test\r\nTRANSFER-ENCODING: cHuNkEd\r\n\r\n02\r\nhi\r\n0\r\n\r\n",
+            "POST /e HTTP/1.1",
+            "hi",
+        ),
+    ] {
+        upstream.forget();
+        let mut client = gateway.connect().await;
+        client.send(request).await;
+        client.answer("GET").await.is_ok("hi");
+        let got = upstream.request();
+        assert_eq!(
+            (got.start.as_str(), got.text()),
+            (start, body),
+            "{request:?}"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn the_largest_length_is_just_a_long_body() {
+    let upstream = Upstream::new(|mut peer| async move {
+        peer.head().await.unwrap();
+        peer.send(
+            "HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+        )
+        .await;
+        peer.rest().await;
+    })
+    .await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    for length in [
+        "18446744073709551615",
+        "18446744073709551614",
+        "9223372036854775808",
+    ] {
+        let mut client = gateway.connect().await;
+        client
+            .send(format!(
+                "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\nhi"
+            ))
+            .await;
+        let status = client.answer("POST").await.status();
+        assert!([400, 413].contains(&status), "{length}: {status}");
+    }
+    gateway.get("/").await;
+}

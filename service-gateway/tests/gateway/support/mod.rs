@@ -1,0 +1,54 @@
+//! What the tests share: clients and nodes that see every byte, and a gateway between them.
+
+mod gateway;
+mod message;
+mod program;
+mod upstream;
+mod wire;
+
+use std::time::Duration;
+
+use tokio::net::TcpSocket;
+
+pub(crate) use gateway::{Gateway, greeter};
+pub(crate) use message::Message;
+pub(crate) use program::{Program, help, run};
+pub(crate) use upstream::{Peer, Upstream};
+pub(crate) use wire::Wire;
+
+/// Far longer than anything here takes: who waits that long waits in vain.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What `future` comes to, if it does so before the test's patience ends.
+pub(crate) async fn within_limit<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let waited = tokio::time::timeout(LIMIT, future).await;
+    waited.unwrap_or_else(|_| panic!("in vain: {what}"))
+}
+
+/// Waits until `state` is so.
+pub(crate) async fn until(what: &str, mut state: impl AsyncFnMut() -> bool) {
+    within_limit(what, async {
+        while !state().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// An address where every connection is refused for as long as this lives: bound, and nobody
+/// listens there.
+pub(crate) struct Refusing {
+    pub(crate) address: std::net::SocketAddr,
+    _socket: TcpSocket,
+}
+
+impl Refusing {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self {
+            address: socket.local_addr().unwrap(),
+            _socket: socket,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+use std::net::SocketAddr;
+use std::process::{ExitStatus, Output, Stdio};
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+
+use super::within_limit;
+
+/// The program, with nothing of this process's environment.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_service-gateway"));
+    command
+        .args(arguments)
+        .env_clear()
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs the program to its end: its exit code, and what it wrote to stderr.
+pub(crate) async fn run(arguments: &[&str]) -> (i32, String) {
+    let output = within_limit("the program's end", command(arguments).output()).await;
+    let Output { status, stderr, .. } = output.unwrap();
+    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// What it says of itself.
+pub(crate) async fn help() -> String {
+    let output = within_limit("help", command(&["--help"]).output()).await;
+    String::from_utf8(output.unwrap().stdout).unwrap()
+}
+
+/// The program, running.
+pub(crate) struct Program {
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    /// Where it takes requests.
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Program {
+    /// One that listens on any free ports.
+    pub(crate) async fn start(flags: &[&str]) -> Self {
+        let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let arguments = [&free, &["--registry", "memory:", "--workers", "1"], flags].concat();
+        let mut child = command(&arguments).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = find(&mut log, "listening").await;
+        let value = |key: &str| {
+            let mut words = line.split(' ');
+            let value = words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+            value.unwrap().parse().unwrap()
+        };
+        let (address, admin) = (value("address"), value("admin"));
+        Self {
+            child,
+            log,
+            address,
+            admin,
+        }
+    }
+
+    /// Waits for the line of the log in which `text` appears.
+    pub(crate) async fn says(&mut self, text: &str) -> String {
+        find(&mut self.log, text).await
+    }
+
+    /// Everything else it says until its end.
+    pub(crate) async fn last_words(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some(line) = within_limit("a line", self.log.next_line()).await.unwrap() {
+            lines.push(line);
+        }
+        lines
+    }
+
+    pub(crate) async fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id().unwrap());
+        let sent = Command::new("sh").args(["-c", &kill]).status().await;
+        assert!(sent.unwrap().success());
+    }
+
+    pub(crate) async fn ends(&mut self) -> ExitStatus {
+        let ended = within_limit("the program's end", self.child.wait()).await;
+        ended.unwrap()
+    }
+}
+
+async fn find(log: &mut Lines<BufReader<ChildStderr>>, text: &str) -> String {
+    within_limit(text, async {
+        loop {
+            let line = log.next_line().await.unwrap();
+            let line = line.unwrap_or_else(|| panic!("it never said {text:?}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    })
+    .await
+}
