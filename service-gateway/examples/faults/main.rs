@@ -19,6 +19,7 @@ mod etcd;
 mod generator;
 mod nodes;
 mod registry;
+mod sick;
 mod system;
 #[path = "../load/tally.rs"]
 #[allow(dead_code, reason = "the load generator shows more of it")]
@@ -97,6 +98,8 @@ fn all() -> impl Iterator<Item = Fault> {
         nodes::scaled_up "3, 10, 3 nodes";
         nodes::rolling "v1 replaced by v2, one at a time" quick;
         nodes::frozen "SIGSTOP of one of three, SIGCONT later" quick;
+        nodes::sick "one of three answers 500 to everything" quick;
+        nodes::all_sick "all of three do";
         nodes::dead_entries "50 dead addresses beside 3 live nodes" quick;
         nodes::same_address "a successor on a dead node's address";
         registry::etcd_down "etcd away for four times to live";

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use actix_web::rt::time::sleep;
 
 use crate::Verdict;
+use crate::sick::Sick;
 use crate::system::{System, TTL, until};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -129,6 +130,47 @@ pub(crate) async fn frozen() -> anyhow::Result<Verdict> {
         aside.as_secs_f64(),
         back.as_secs_f64()
     )))
+}
+
+/// Users see at most five of its answers, then it is set aside.
+pub(crate) async fn sick() -> anyhow::Result<Verdict> {
+    let system = System::start(&["v1", "v1"]).await?;
+    let sick = Sick::start()?;
+    let gets = system.gets(300);
+    sleep(SECOND).await;
+    system.put_node(&sick.address.to_string()).await;
+    system.until_state(&sick.address, "ejected").await?;
+    sleep(SECOND * 3).await; // probes go on, and find it as sick as before
+    let gets = gets.end().await?;
+    Ok(Verdict::new((1..=5).contains(&gets.failed())).counted(&gets))
+}
+
+/// All go on being asked: their answers are worth more than none.
+pub(crate) async fn all_sick() -> anyhow::Result<Verdict> {
+    let system = System::start(&[]).await?;
+    let sick = [Sick::start()?, Sick::start()?, Sick::start()?];
+    for node in &sick {
+        system.put_node(&node.address.to_string()).await;
+    }
+    system.until_known(3).await?;
+    let gets = system.gets(100);
+    sleep(SECOND * 3).await;
+    let gets = gets.end().await?;
+    let answered: Vec<_> = sick.iter().map(Sick::answers).collect();
+    let refused = system
+        .metric(r#"gateway_refusals_total{reason="no_instance"}"#)
+        .await?;
+    let others = gets
+        .failures()
+        .filter(|failure| !failure.contains("500 "))
+        .count();
+    let held = refused == 0.0 && others == 0 && answered.iter().all(|count| *count > 20);
+    Ok(Verdict::new(held)
+        .note(format!(
+            "{} requests, {answered:?} answers of 500",
+            gets.failed()
+        ))
+        .note(format!("{refused} refused by the gateway")))
 }
 
 /// No GET fails, although nobody is at most of the addresses.
