@@ -143,9 +143,8 @@ impl Shared {
     fn mark(&self, view: &View, unconfirmed: &[Arc<ServiceNode>]) {
         let mut newly = 0;
         for endpoint in view.endpoints().iter() {
-            let is_so = unconfirmed
-                .iter()
-                .any(|node| node.address == endpoint.address);
+            let found = unconfirmed.binary_search_by_key(&endpoint.address, |node| node.address);
+            let is_so = found.is_ok();
             newly += usize::from(is_so && !endpoint.is_unconfirmed());
             endpoint.set_unconfirmed(is_so);
         }
