@@ -58,7 +58,8 @@ pub struct Config {
     )]
     pub admin_listen: SocketAddr,
 
-    /// The registry to follow: etcd://host[:port][,host[:port]…][/prefix]
+    /// The registry to follow: etcd://HOST:PORT, more of them after commas, a /prefix for the keys if
+    /// wanted
     #[arg(long, env, value_name = "URL", default_value = "etcd://127.0.0.1:2379")]
     pub registry: RegistryUrl,
 
@@ -78,7 +79,8 @@ pub struct Config {
     #[arg(long, env, value_name = "NAME", default_value_t)]
     pub balancer: Balancer,
 
-    /// How long a request waits for the head of its answer, all attempts together
+    /// How long a request waits for the head of its answer, all attempts together; a body that is
+    /// still going on is waited for
     #[arg(long, env, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub timeout: Duration,
 
@@ -105,7 +107,7 @@ pub struct Config {
     #[arg(long, env, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub keep_vanished: Duration,
 
-    /// How long an answer's body may pause before it is cut off
+    /// How long an answer's body may pause before it is cut off, if the request's pauses too
     #[arg(long, env, value_name = "TIME", default_value = "60s", value_parser = time)]
     pub idle_timeout: Duration,
 

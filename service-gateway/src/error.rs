@@ -5,7 +5,7 @@ use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
-/// Tells how many nodes a request was sent to.
+/// Tells how often a request was sent.
 pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("x-gateway-attempts");
 
 /// Why the gateway itself answered, in place of a node. The names are part of the interface: they

@@ -1,8 +1,9 @@
 //! A reverse proxy that finds its upstreams in a registry and chooses one for each request.
 //!
 //! The way of a request: [`app`] starts the servers, `proxy.rs` takes a request, `route.rs` finds
-//! its service, [`discovery`] chooses a node, `proxy/attempt.rs` sends it there, and says whether
-//! another node may be tried, `proxy/upload.rs` and `proxy/download.rs` stream the bodies,
+//! its service, [`discovery`] chooses a node, `proxy/attempt.rs` sends it there over one of its
+//! connections (`proxy/connection.rs`), and `proxy/race.rs` says whether another node may be tried.
+//! `proxy/answer.rs` is what comes back, `proxy/upload.rs` and `proxy/download.rs` stream the bodies,
 //! `proxy/headers.rs` decides on every header. `error.rs` is what clients read when that fails.
 //! The other port, with health, metrics and instances, is `admin.rs`.
 

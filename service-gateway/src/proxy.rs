@@ -1,8 +1,6 @@
 //! The way of a request to a node and of the answer back.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use actix_web::dev::Payload;
@@ -102,10 +100,8 @@ pub(crate) async fn proxy(
     worker: web::Data<Worker>,
 ) -> HttpResponse {
     let began = Instant::now();
-    let (payload, has_body) = match payload.into_inner() {
-        Payload::None => (Payload::None, false),
-        payload => (payload, true),
-    };
+    let payload = payload.into_inner();
+    let has_body = !matches!(payload, Payload::None);
     let mut response = match forward(&worker, &request, payload).await {
         Ok(response) => response,
         Err(refusal) => {
@@ -128,11 +124,7 @@ pub(crate) async fn proxy(
         instance:? = response.headers().get(SERVED_BY), took:? = began.elapsed(); "request"
     );
     if has_body {
-        poll_fn(|cx| {
-            download::look_again(cx);
-            Poll::Ready(())
-        })
-        .await;
+        download::look_again().await;
     }
     response
 }

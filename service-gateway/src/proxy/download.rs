@@ -1,3 +1,4 @@
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -60,7 +61,7 @@ impl MessageBody for Download {
                 Poll::Ready(Some(Err(error))) => return this.break_off(error.into(), cx),
                 Poll::Ready(None) => {
                     if !this.upload.is_held() {
-                        look_again(cx);
+                        cx.waker().wake_by_ref(); // see look_again
                     }
                     return Poll::Ready(None);
                 }
@@ -88,8 +89,12 @@ impl Download {
 /// and nobody wanted the rest, it reads that to throw it away; but where it had stopped reading
 /// before, it does not begin again by itself, and a client that sends all before it reads would
 /// wait for ever.
-pub(super) fn look_again(cx: &Context<'_>) {
-    cx.waker().wake_by_ref();
+pub(super) async fn look_again() {
+    poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        Poll::Ready(())
+    })
+    .await;
 }
 
 impl Idle {

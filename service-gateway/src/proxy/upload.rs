@@ -48,7 +48,8 @@ type Pump = LocalBoxFuture<'static, Option<Payload>>;
 /// A request's body, from the client's hands to a node's.
 pub(super) struct ClientBody {
     state: State,
-    moved: Moved,
+    /// None unless it goes on as it arrives.
+    moved: Option<Moved>,
 }
 
 /// When a piece last went from the client to the node.
@@ -102,7 +103,8 @@ impl ClientBody {
                 Some(Either::Left(Full::new(bytes)))
             }
             State::Unread(payload, length) => {
-                let (upload, pump) = Upload::new(payload, length, self.moved.clone());
+                let moved = self.moved.get_or_insert_default().clone();
+                let (upload, pump) = Upload::new(payload, length, moved);
                 self.state = State::Sending(pump, length);
                 Some(Either::Right(upload))
             }
@@ -146,16 +148,15 @@ impl ClientBody {
         matches!(self.state, State::Held(_))
     }
 
-    /// When a piece of it last went on to a node, if it is one that goes on as it arrives.
+    /// When a piece of it last went on to a node, if it goes on as it arrives.
     pub(super) fn moved_at(&self) -> Option<Instant> {
-        self.moved.get()
+        self.moved.as_ref()?.get()
     }
 }
 
 impl From<State> for ClientBody {
     fn from(state: State) -> Self {
-        let moved = Moved::default();
-        Self { state, moved }
+        Self { state, moved: None }
     }
 }
 

@@ -17,4 +17,5 @@ mod routing;
 mod smuggling;
 mod streaming;
 mod support;
+mod targets;
 mod websocket;

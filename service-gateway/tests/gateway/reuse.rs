@@ -1,62 +1,80 @@
 //! Connections to nodes that are kept for the next request, and end at the wrong moment.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use crate::support::{Gateway, Upstream};
 
-/// A node that closes every connection right after so many answers, without saying so before, and
-/// counts how often it executed the request for each path.
-async fn closing_after(
-    answers: usize,
-    executed: &Rc<RefCell<BTreeMap<String, usize>>>,
-) -> Upstream {
-    let executed = executed.clone();
-    Upstream::new(move |mut peer| {
-        let executed = executed.clone();
-        async move {
-            for _ in 0..answers {
-                let Some(request) = peer.wire_request().await else {
-                    return;
-                };
-                let path = request.start.split(' ').nth(1).unwrap().to_owned();
-                let length = path.len();
-                *executed.borrow_mut().entry(path.clone()).or_default() += 1;
-                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{path}");
-                if peer.try_send(answer).await.is_err() {
-                    return;
-                }
-            }
+/// How often the request for each path was executed.
+type Executed = Arc<Mutex<BTreeMap<String, usize>>>;
+
+/// A node that closes every connection right after so many answers, without saying so before. It
+/// has threads of its own, which last as long as the process, so that it closes when it likes.
+fn closing_after(answers: usize) -> (SocketAddr, Executed) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, executed) = (listener.local_addr().unwrap(), Executed::default());
+    let record = executed.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, record) = (stream.unwrap(), record.clone());
+            // Whoever has gone in the meantime has no use for the answer.
+            thread::spawn(move || (0..answers).try_for_each(|_| serve(&stream, &record)));
         }
-    })
-    .await
+    });
+    (address, executed)
+}
+
+/// Answers one request with its path.
+fn serve(mut stream: &TcpStream, executed: &Executed) -> std::io::Result<()> {
+    let (mut reader, mut path) = (BufReader::with_capacity(1, stream), String::new());
+    reader.read_line(&mut path)?;
+    let mut words = path.split(' ');
+    let (is_post, path) = (
+        words.next() == Some("POST"),
+        words.next().unwrap_or_default(),
+    );
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    if is_post {
+        reader.read_exact(&mut [0])?;
+    }
+    *executed.lock().unwrap().entry(path.to_owned()).or_default() += 1;
+    let length = path.len();
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{path}");
+    stream.write_all(answer.as_bytes())
 }
 
 #[actix_web::test]
 async fn no_get_fails_when_the_only_node_closes_its_connections() {
     for answers in [1, 2, 7] {
-        let executed = Rc::default();
-        let upstream = closing_after(answers, &executed).await;
-        let gateway = Gateway::of(&[&upstream]).await;
+        let (address, _) = closing_after(answers);
+        let gateway = Gateway::before("", &[(address, "")]).await;
         let mut client = gateway.connect().await;
-        for n in 0..2000 {
+        for n in 0..1500 {
             let target = format!("/{n}");
             client.get(&target).await.is_ok(&target);
         }
-        assert!(upstream.connections() >= 2000 / answers);
     }
 }
 
 #[actix_web::test]
 async fn no_post_is_executed_twice_when_nodes_close_their_connections() {
     for answers in [1, 3] {
-        let executed = Rc::default();
-        let upstream = closing_after(answers, &executed).await;
-        let gateway = Gateway::of(&[&upstream]).await;
+        let (address, executed) = closing_after(answers);
+        let gateway = Gateway::before("", &[(address, "")]).await;
         let mut client = gateway.connect().await;
         let mut failed = 0;
-        for n in 0..1500 {
+        for n in 0..1000 {
             let target = format!("/{n}");
             let answer = client.post(&target, "x").await;
             match answer.status() {
@@ -67,9 +85,9 @@ async fn no_post_is_executed_twice_when_nodes_close_their_connections() {
                 }
             }
         }
-        let executed = executed.borrow();
+        let executed = executed.lock().unwrap();
         assert!(executed.values().all(|count| *count == 1));
-        assert!(executed.len() + failed >= 1500);
+        assert!(executed.len() + failed >= 1000);
     }
 }
 
@@ -130,6 +148,21 @@ async fn a_post_on_a_kept_connection_that_ends_is_reported() {
     assert_eq!(upstream.count(), 2);
     patient.set(true);
     client.post("/", "x").await.is_ok("hi");
+}
+
+#[actix_web::test]
+async fn a_kept_connection_that_ends_counts_as_an_attempt() {
+    let (upstream, _) = closing_at_the_second_request().await;
+    let gateway = Gateway::with("--attempts 1", &[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client.get("/").await.is_ok("hi");
+    client.get("/").await.is_refused(502, "bad_upstream", 1);
+    let gateway = Gateway::with("--attempts 2", &[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client.get("/").await.is_ok("hi");
+    let answer = client.get("/").await;
+    answer.is_ok("hi");
+    assert_eq!(answer.header("x-gateway-attempts"), Some("2"));
 }
 
 #[actix_web::test]

@@ -1,6 +1,7 @@
 //! Upgrades to WebSocket, those that are refused, and those that only look like one.
 
 use discovery::MemoryRegistry;
+use futures_util::future::join_all;
 
 use crate::support::{Gateway, Message, Peer, Upstream, Wire, greeter};
 
@@ -124,72 +125,65 @@ async fn a_node_that_closes_ends_the_clients_connection() {
     crate::support::until("the end of the tunnel", in_flight).await;
 }
 
+async fn is_refused_whole(answer: &str, status: u16, body: &str) {
+    let upstream = Upstream::closing_after(answer).await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client.send(UPGRADE).await;
+    // What a client may not send before the node agreed is not taken for a request.
+    client
+        .send("GET /hidden HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await;
+    let answer = client.answer("GET").await;
+    assert_eq!(
+        (answer.status(), answer.text()),
+        (status, body),
+        "{answer:?}"
+    );
+    assert_eq!(
+        (answer.whole, answer.header("upgrade")),
+        (true, None),
+        "{answer:?}"
+    );
+    assert!(answer.closes(), "{answer:?}");
+    assert_eq!(client.rest().await.0, b"");
+    assert_eq!(upstream.count(), 1);
+}
+
 #[actix_web::test]
 async fn a_refused_upgrade_arrives_whole_and_ends_the_connection() {
-    for (answer, status, body) in [
-        (
+    // At once, for each connection goes on for a second: who still sends is to read the answer first.
+    join_all([
+        is_refused_whole(
             "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno",
             403,
             "no",
         ),
-        (
+        is_refused_whole(
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nyes\r\n0\r\n\r\n",
             200,
             "yes",
         ),
-        (
+        is_refused_whole(
             "HTTP/1.1 426 Upgrade Required\r\ncontent-length: 0\r\n\r\n",
             426,
             "",
         ),
-        (
+        is_refused_whole(
             "HTTP/1.1 404 Not Found\r\n\r\nto the end",
             404,
             "to the end",
         ),
-        ("HTTP/1.1 304 Not Modified\r\n\r\n", 304, ""),
-    ] {
-        let upstream = Upstream::closing_after(answer).await;
-        let gateway = Gateway::of(&[&upstream]).await;
-        let mut client = gateway.connect().await;
-        client.send(UPGRADE).await;
-        // What a client may not send before the node agreed is not taken for a request.
-        client
-            .send("GET /hidden HTTP/1.1\r\nhost: test\r\n\r\n")
-            .await;
-        let answer = client.answer("GET").await;
-        assert_eq!(
-            (answer.status(), answer.text()),
-            (status, body),
-            "{answer:?}"
-        );
-        assert_eq!(
-            (answer.whole, answer.header("upgrade")),
-            (true, None),
-            "{answer:?}"
-        );
-        assert!(answer.closes(), "{answer:?}");
-        assert_eq!(client.rest().await.0, b"");
-        assert_eq!(upstream.count(), 1);
-    }
+        is_refused_whole("HTTP/1.1 304 Not Modified\r\n\r\n", 304, ""),
+    ])
+    .await;
 }
 
 #[actix_web::test]
 async fn an_upgrade_that_others_would_not_take_for_one_is_a_400() {
     let upstream = Upstream::answering(AGREED).await;
     let gateway = Gateway::of(&[&upstream]).await;
-    for request in [
-        UPGRADE.replace("connection: Upgrade\r\n", ""),
-        UPGRADE.replace("connection: Upgrade", "connection: keep-alive"),
-        UPGRADE.replace("connection: Upgrade", "connection: upgrade, close"),
-        UPGRADE.replace("GET", "POST"),
-        UPGRADE.replace("GET", "HEAD"),
-        UPGRADE.replace("HTTP/1.1", "HTTP/1.0"),
-        UPGRADE.replace("host:", "content-length: 37\r\nhost:"),
-        UPGRADE.replace("host:", "content-length: 0\r\nhost:"),
-        UPGRADE.replace("host:", "transfer-encoding: chunked\r\nhost:"),
-        UPGRADE.replace("host:", "upgrade: h2c\r\nhost:"),
-    ] {
+    let is_refused = async |request: String| {
         let mut client = gateway.connect().await;
         client.send(&request).await;
         client
@@ -199,7 +193,20 @@ async fn an_upgrade_that_others_would_not_take_for_one_is_a_400() {
         let answer = client.answer(method).await;
         assert_eq!(answer.status(), 400, "{request}");
         assert_eq!(client.rest().await.0, b"", "{request}");
-    }
+    };
+    join_all([
+        is_refused(UPGRADE.replace("connection: Upgrade\r\n", "")),
+        is_refused(UPGRADE.replace("connection: Upgrade", "connection: keep-alive")),
+        is_refused(UPGRADE.replace("connection: Upgrade", "connection: upgrade, close")),
+        is_refused(UPGRADE.replace("GET", "POST")),
+        is_refused(UPGRADE.replace("GET", "HEAD")),
+        is_refused(UPGRADE.replace("HTTP/1.1", "HTTP/1.0")),
+        is_refused(UPGRADE.replace("host:", "content-length: 37\r\nhost:")),
+        is_refused(UPGRADE.replace("host:", "content-length: 0\r\nhost:")),
+        is_refused(UPGRADE.replace("host:", "transfer-encoding: chunked\r\nhost:")),
+        is_refused(UPGRADE.replace("host:", "upgrade: h2c\r\nhost:")),
+    ])
+    .await;
     assert_eq!(upstream.count(), 0);
 }
 

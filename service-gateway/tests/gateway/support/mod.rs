@@ -3,6 +3,7 @@
 mod gateway;
 mod message;
 mod program;
+mod refused;
 mod upstream;
 mod wire;
 
@@ -13,6 +14,7 @@ use tokio::net::TcpSocket;
 pub(crate) use gateway::{Gateway, greeter};
 pub(crate) use message::Message;
 pub(crate) use program::{Program, help, run};
+pub(crate) use refused::{is_refused_with, status_of};
 pub(crate) use upstream::{Peer, Upstream};
 pub(crate) use wire::Wire;
 

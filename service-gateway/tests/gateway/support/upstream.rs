@@ -135,11 +135,6 @@ where
 }
 
 impl Peer {
-    /// The same without a record of it.
-    pub(crate) async fn wire_request(&mut self) -> Option<Message> {
-        self.wire.request().await
-    }
-
     /// The next request, `None` if the connection ends instead.
     pub(crate) async fn request(&mut self) -> Option<Message> {
         let request = self.wire.request().await?;
