@@ -73,7 +73,9 @@ impl Registration {
         let _ = self.state.clone().wait_for(|listed| *listed).await;
     }
 
-    /// Takes the node off the list. Nobody who watches chooses it after this.
+    /// Takes the node off the list, so that whoever watches chooses another. Serve on for a moment:
+    /// requests may be on their way, and clients may doubt it when most of a service's nodes vanish
+    /// at once.
     ///
     /// # Errors
     /// [`Error::Registry`] if the registry did not confirm it within three seconds. The node then

@@ -107,7 +107,10 @@ impl Shared {
                     following = false;
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
-                None => return,
+                None => {
+                    let error = Error::registry("the registry ended its stream of lists");
+                    return self.away(&error, Level::Error);
+                }
             }
         }
     }

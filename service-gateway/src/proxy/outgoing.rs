@@ -27,7 +27,10 @@ impl Outgoing<'_> {
         body: RequestBody,
         via: &str,
     ) -> Result<http::Request<RequestBody>, Refusal> {
-        let peer = self.request.peer_addr().map(|peer| peer.ip());
+        let peer = self
+            .request
+            .peer_addr()
+            .map(|peer| peer.ip().to_canonical());
         let mut headers = headers::request(self.request.headers(), peer, via);
         if self.upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use crate::support::{Gateway, Message, Refusing, Upstream, Wire};
+use crate::support::{Full, Gateway, Message, Refusing, Upstream, Wire};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
 
@@ -203,15 +203,14 @@ async fn no_request_has_more_attempts_than_allowed() {
 
 #[actix_web::test]
 async fn a_node_that_cannot_be_reached_in_time_counts_as_refusing() {
-    // Nobody answers at this address (RFC 5737), or the network says at once that it is unreachable.
-    let nowhere = ([192, 0, 2, 1], 80).into();
-    let upstream = Upstream::answering(OK).await;
-    let gateway = before("--connect-timeout 200ms", &[nowhere, upstream.address]).await;
+    let (full, upstream) = (Full::new().await, Upstream::answering(OK).await);
+    let nodes = [full.address, upstream.address];
+    let gateway = before("--connect-timeout 200ms", &nodes).await;
     let mut client = gateway.connect().await;
     for _ in 0..3 {
         client.post("/", "body").await.is_ok("hi");
     }
-    let gateway = before("--connect-timeout 200ms", &[nowhere]).await;
+    let gateway = before("--connect-timeout 200ms", &[full.address]).await;
     gateway.get("/").await.is_refused(502, "connect_failed", 1);
 }
 

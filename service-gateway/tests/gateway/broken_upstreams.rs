@@ -105,6 +105,34 @@ async fn what_follows_an_answer_is_never_part_of_the_next() {
 }
 
 #[actix_web::test]
+async fn a_body_where_none_may_be_is_never_part_of_the_next_answer() {
+    for status in ["200 OK", "204 No Content", "304 Not Modified"] {
+        let forged = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged";
+        let length = forged.len();
+        let upstream = Upstream::new(move |mut peer| async move {
+            while let Some(request) = peer.request().await {
+                let answer = match request.start.starts_with("HEAD") {
+                    true => {
+                        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{forged}")
+                    }
+                    false => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nreal".to_owned(),
+                };
+                if peer.try_send(answer).await.is_err() {
+                    return;
+                }
+            }
+        })
+        .await;
+        let gateway = Gateway::of(&[&upstream]).await;
+        let mut client = gateway.connect().await;
+        for _ in 0..20 {
+            client.ask("HEAD", "/", "").await;
+            client.get("/").await.is_ok("real");
+        }
+    }
+}
+
+#[actix_web::test]
 async fn a_body_that_breaks_off_never_ends_cleanly() {
     for (framing, part) in [
         ("content-length: 5", "par"),

@@ -163,6 +163,20 @@ async fn a_client_that_goes_while_waiting_frees_the_node() {
 }
 
 #[actix_web::test]
+async fn a_client_that_closes_its_side_only_has_gone_too() {
+    let upstream = node("").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    upstream.has_open(1).await;
+    tokio::io::AsyncWriteExt::shutdown(&mut client.stream)
+        .await
+        .unwrap();
+    is_rid_of_it(&upstream).await;
+    client.ends().await;
+}
+
+#[actix_web::test]
 async fn a_client_that_goes_in_the_middle_of_its_upload_frees_the_node() {
     for framing in [
         "content-length: 1000\r\n\r\npart",

@@ -187,6 +187,17 @@ async fn the_host_goes_on_as_sent_and_where_the_request_came_from_is_appended() 
 }
 
 #[actix_web::test]
+async fn an_ipv4_client_of_an_ipv6_port_is_told_by_its_ipv4_address() {
+    let upstream = Upstream::answering(NOTHING).await;
+    // An IPv4 address, written as such a port reports it.
+    let gateway = Gateway::with("--listen [::ffff:127.0.0.1]:0", &[&upstream]).await;
+    assert!(gateway.address.is_ipv6());
+    gateway.get("/").await.is_ok("");
+    let request = upstream.request();
+    assert_eq!(request.header("x-forwarded-for"), Some("127.0.0.1"));
+}
+
+#[actix_web::test]
 async fn an_answers_end_to_end_headers_go_on_and_those_of_its_connection_do_not() {
     let upstream = Upstream::answering(
         "HTTP/1.1 299 Whatever\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nx-name: Jos\u{e9}\r\n\

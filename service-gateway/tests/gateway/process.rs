@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::support::{Program, Wire, help, run};
+use crate::support::{Program, Wire, help, run, run_in};
 
 #[actix_web::test]
 async fn a_bad_flag_is_refused_in_one_line_that_says_what_is_allowed() {
@@ -35,6 +35,28 @@ async fn a_bad_flag_is_refused_in_one_line_that_says_what_is_allowed() {
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.starts_with("error: ") && text.contains(flag), "{text}");
         assert!(text.contains(allowed), "{text}");
+    }
+}
+
+#[actix_web::test]
+async fn a_bad_environment_variable_is_refused_like_the_flag() {
+    for variable in [
+        "LISTEN",
+        "ADMIN_LISTEN",
+        "REGISTRY",
+        "ROUTE",
+        "BALANCER",
+        "TIMEOUT",
+        "CONNECT_TIMEOUT",
+        "IDLE_TIMEOUT",
+        "SHUTDOWN_TIMEOUT",
+        "ATTEMPTS",
+        "WORKERS",
+    ] {
+        let (code, text) = run_in(&[(variable, "?")], &[]).await;
+        assert_eq!((code, text.lines().count()), (2, 1), "{variable}: {text}");
+        let flag = variable.to_lowercase().replace('_', "-");
+        assert!(text.contains(&format!("--{flag}")), "{variable}: {text}");
     }
 }
 

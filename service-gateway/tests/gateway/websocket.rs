@@ -81,6 +81,19 @@ async fn an_upgrade_passes_through_and_then_bytes_do_both_ways() {
 }
 
 #[actix_web::test]
+async fn an_upgrade_as_firefox_sends_it_passes_through() {
+    let upstream = agreeing(|mut peer| async move { peer.send("hi").await }).await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let mut client = gateway.connect().await;
+    let connection = "connection: keep-alive, Upgrade";
+    client
+        .send(UPGRADE.replace("connection: Upgrade", connection))
+        .await;
+    assert_eq!(client.answer("GET").await.status(), 101);
+    assert_eq!(client.bytes(2).await.unwrap(), b"hi");
+}
+
+#[actix_web::test]
 async fn megabytes_pass_through_both_ways_at_once() {
     let upstream = agreeing(|mut peer| async move {
         let (mut reader, mut writer) = peer.stream.split();

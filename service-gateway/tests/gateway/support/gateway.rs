@@ -161,16 +161,17 @@ impl NodeRegistry for Away {
 
 fn configured(flags: &str) -> service_gateway::Config {
     let mut arguments = vec!["service-gateway", "--registry", "memory:"];
-    arguments.extend(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     // A node is to see what a test sends it, and nothing else unless the test says so.
     for (flag, value) in [
+        ("--listen", "127.0.0.1:0"),
+        ("--admin-listen", "127.0.0.1:0"),
         ("--workers", "1"),
         ("--route", "/=test"),
         ("--probe-path", "off"),
         ("--hedge-after", "1h"),
         ("--keep-vanished", "1ms"),
     ] {
-        if !flags.contains(flag) {
+        if !flags.split(' ').any(|given| given == flag) {
             arguments.extend([flag, value]);
         }
     }

@@ -9,11 +9,12 @@ mod wire;
 
 use std::time::Duration;
 
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 pub(crate) use gateway::{Gateway, greeter};
 pub(crate) use message::Message;
-pub(crate) use program::{Program, help, run};
+pub(crate) use program::{Program, help, run, run_in};
 pub(crate) use refused::{is_refused_with, status_of};
 pub(crate) use upstream::{Peer, Upstream};
 pub(crate) use wire::Wire;
@@ -23,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// What `future` comes to, if it does so before the test's patience ends.
 pub(crate) async fn within_limit<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let waited = tokio::time::timeout(LIMIT, future).await;
+    let waited = timeout(LIMIT, future).await;
     waited.unwrap_or_else(|_| panic!("in vain: {what}"))
 }
 
@@ -35,6 +36,33 @@ pub(crate) async fn until(what: &str, mut state: impl AsyncFnMut() -> bool) {
         }
     })
     .await;
+}
+
+/// An address where no connection is refused and none is made, for as long as this lives: nobody
+/// accepts them, and no more may wait.
+pub(crate) struct Full {
+    pub(crate) address: std::net::SocketAddr,
+    _listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl Full {
+    pub(crate) async fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(made) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+        {
+            waiting.push(made.unwrap());
+        }
+        Self {
+            address,
+            _listener: listener,
+            _waiting: waiting,
+        }
+    }
 }
 
 /// An address where every connection is refused for as long as this lives: bound, and nobody

@@ -19,7 +19,14 @@ fn command(arguments: &[&str]) -> Command {
 
 /// Runs the program to its end: its exit code, and what it wrote to stderr.
 pub(crate) async fn run(arguments: &[&str]) -> (i32, String) {
-    let output = within_limit("the program's end", command(arguments).output()).await;
+    run_in(&[], arguments).await
+}
+
+/// The same with environment variables.
+pub(crate) async fn run_in(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
+    let mut command = command(arguments);
+    command.envs(variables.iter().copied());
+    let output = within_limit("the program's end", command.output()).await;
     let Output { status, stderr, .. } = output.unwrap();
     (status.code().unwrap(), String::from_utf8(stderr).unwrap())
 }
