@@ -12,13 +12,16 @@ use clap::Parser;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
+mod directory;
 #[path = "../../../discovery/tests/support/etcd.rs"]
 #[allow(dead_code, reason = "the library's tests use more of it")]
 mod etcd;
 #[path = "../load/generator.rs"]
 mod generator;
 mod nodes;
+mod process;
 mod registry;
+mod running;
 mod sick;
 mod system;
 #[path = "../load/tally.rs"]

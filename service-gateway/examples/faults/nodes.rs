@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use actix_web::rt::time::sleep;
 
 use crate::Verdict;
+use crate::process::until;
 use crate::sick::Sick;
-use crate::system::{System, TTL, until};
+use crate::system::{System, TTL};
 
 const SECOND: Duration = Duration::from_secs(1);
 

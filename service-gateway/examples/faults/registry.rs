@@ -6,7 +6,8 @@ use actix_web::rt::time::sleep;
 
 use crate::Verdict;
 use crate::etcd::Etcd;
-use crate::system::{System, TTL, get, until};
+use crate::process::until;
+use crate::system::{System, TTL, get};
 
 const SECOND: Duration = Duration::from_secs(1);
 

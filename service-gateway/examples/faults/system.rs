@@ -1,25 +1,18 @@
-//! The real thing: etcd, greeters and a gateway as processes, and a load on them.
+//! The real thing: etcd, greeters and a gateway as processes.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
-use std::rc::Rc;
 use std::time::Duration;
 
-use actix_web::rt;
-use actix_web::rt::task::JoinHandle;
-use actix_web::rt::time::{sleep, timeout};
-use anyhow::{Context, bail, ensure};
+use anyhow::Context;
 use awc::http::{Method, Uri};
 use serde_json::Value;
-use tokio::sync::oneshot;
 
+use crate::directory::Directory;
 use crate::etcd::Etcd;
 use crate::generator::Load;
-use crate::tally::Tally;
+use crate::process::{Process, until};
+use crate::running::Running;
 
 /// The greeters' time to live in all faults.
 pub(crate) const TTL: Duration = Duration::from_secs(5);
@@ -29,21 +22,7 @@ pub(crate) struct System {
     pub(crate) etcd: Etcd,
     pub(crate) greeters: Vec<Process>,
     pub(crate) gateway: Process,
-    directory: tempdir::Directory,
-}
-
-/// A service that runs.
-pub(crate) struct Process {
-    pub(crate) address: SocketAddr,
-    log: PathBuf,
-    child: Child,
-}
-
-/// A load, and what became of it so far.
-pub(crate) struct Running {
-    tally: Rc<RefCell<Tally>>,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    directory: Directory,
 }
 
 impl System {
@@ -61,7 +40,7 @@ impl System {
         versions: &[&str],
         flags: &[&str],
     ) -> anyhow::Result<Self> {
-        let directory = tempdir::Directory::new()?;
+        let directory = Directory::new()?;
         let registry = format!("etcd://{}", etcd.address());
         let admin = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         let arguments = [&["--registry", &registry][..], &admin, flags].concat();
@@ -241,119 +220,6 @@ impl System {
     }
 }
 
-impl Running {
-    pub(crate) fn begin(load: Load) -> Self {
-        let tally = Rc::new(RefCell::new(Tally::default()));
-        let (stop, stopped) = oneshot::channel::<()>();
-        let counts = tally.clone();
-        let task = rt::spawn(async move {
-            let end = async { drop(stopped.await) }; // dropping the other end tells as well
-            load.run(end, &counts).await;
-        });
-        Self { tally, stop, task }
-    }
-
-    /// How often this instance has answered.
-    pub(crate) fn answers_of(&self, instance: &str) -> u64 {
-        self.tally.borrow().answers(|by, _| by == instance)
-    }
-
-    /// How often it has answered with this version.
-    pub(crate) fn answers_of_both(&self, instance: &str, version: &str) -> u64 {
-        self.tally
-            .borrow()
-            .answers(|by, its| by == instance && its == version)
-    }
-
-    /// Ends it when all answers are there, and tells what they were.
-    pub(crate) async fn end(self) -> anyhow::Result<Tally> {
-        drop(self.stop);
-        self.task.await?;
-        Ok(self.tally.take())
-    }
-}
-
-impl Process {
-    /// Starts a program of this workspace, and waits until it says where it listens.
-    async fn start(log: &Path, program: &str, flags: &[&str]) -> anyhow::Result<Self> {
-        let here = std::env::current_exe()?;
-        let programs = here
-            .parent()
-            .and_then(Path::parent)
-            .context("a place for programs")?;
-        let output = File::create(log)?;
-        let child = Command::new(programs.join(program))
-            .args(flags)
-            .env("RUST_LOG", "info,actix_server=warn")
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
-            .with_context(|| format!("starting {program}: cargo build --release makes it"))?;
-        let mut process = Self {
-            address: ([0, 0, 0, 0], 0).into(),
-            log: log.to_owned(),
-            child,
-        };
-        let says = || async { Ok(process.said("listening address=").is_some()) };
-        until(
-            Duration::from_secs(15),
-            &format!("{program} listening"),
-            says,
-        )
-        .await?;
-        let address = process.said("listening address=").context("an address")?;
-        process.address = address.parse()?;
-        Ok(process)
-    }
-
-    /// What its log says behind these words, where it does.
-    fn said(&self, words: &str) -> Option<String> {
-        let log = fs::read_to_string(&self.log).ok()?;
-        let rest = log.split(words).nth(1)?;
-        rest.split_whitespace().next().map(str::to_owned)
-    }
-
-    pub(crate) fn admin(&self) -> anyhow::Result<String> {
-        self.said(" admin=")
-            .context("the gateway says where its admin port is")
-    }
-
-    /// Whether its log has these words.
-    pub(crate) fn logged(&self, words: &str) -> anyhow::Result<bool> {
-        Ok(fs::read_to_string(&self.log)?.contains(words))
-    }
-
-    pub(crate) fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args([signal, &id]).status()?;
-        ensure!(sent.success(), "kill {signal} {id}");
-        Ok(())
-    }
-
-    /// SIGTERM; returns its exit code when it is over.
-    pub(crate) async fn leave(mut self) -> anyhow::Result<Option<i32>> {
-        self.signal("-TERM")?;
-        let deadline = Duration::from_secs(40);
-        let ended = async {
-            loop {
-                if let Some(status) = self.child.try_wait()? {
-                    return Ok(status.code());
-                }
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(deadline, ended).await.context("it does not end")?
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// The status and the text of a page.
 pub(crate) async fn get(url: &str) -> anyhow::Result<(u16, String)> {
     let failed = |error: &dyn std::fmt::Display| anyhow::anyhow!("{url}: {error}");
@@ -371,51 +237,4 @@ pub(crate) async fn get(url: &str) -> anyhow::Result<(u16, String)> {
         answer.status().as_u16(),
         String::from_utf8_lossy(&body).into_owned(),
     ))
-}
-
-/// Waits until something holds.
-pub(crate) async fn until<F>(
-    limit: Duration,
-    what: &str,
-    mut holds: impl FnMut() -> F,
-) -> anyhow::Result<()>
-where
-    F: Future<Output = anyhow::Result<bool>>,
-{
-    let waiting = async {
-        while !holds().await? {
-            sleep(Duration::from_millis(20)).await;
-        }
-        anyhow::Ok(())
-    };
-    match timeout(limit, waiting).await {
-        Ok(result) => result,
-        Err(_) => bail!("waited {limit:?} in vain for {what}"),
-    }
-}
-
-/// A directory that goes with its owner.
-mod tempdir {
-    use std::path::PathBuf;
-
-    pub(super) struct Directory(PathBuf);
-
-    impl Directory {
-        pub(super) fn new() -> std::io::Result<Self> {
-            let name = format!("faults-{}-{:08x}", std::process::id(), fastrand::u32(..));
-            let path = std::env::temp_dir().join(name);
-            std::fs::create_dir_all(&path)?;
-            Ok(Self(path))
-        }
-
-        pub(super) fn file(&self, name: &str) -> PathBuf {
-            self.0.join(name)
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0); // litter is no reason to fail
-        }
-    }
 }
