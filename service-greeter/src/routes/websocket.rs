@@ -1,5 +1,6 @@
 use std::future::ready;
 use std::io;
+use std::iter::once;
 
 use actix_http::body::{BodyStream, BoxBody};
 use actix_http::ws::{self, CloseCode, Codec, Frame, Message, ProtocolError};
@@ -50,15 +51,19 @@ fn close(code: CloseCode) -> Message {
     Message::Close(Some(code.into()))
 }
 
-/// Ends with the first goodbye.
+/// Ends with the first goodbye, without waiting for what may come after it.
 fn encoded(
     messages: impl Stream<Item = Message>,
 ) -> impl Stream<Item = Result<Bytes, ProtocolError>> {
     let mut codec = Codec::new();
-    messages.scan(false, move |over, message| {
-        let open = !std::mem::replace(over, *over || matches!(message, Message::Close(_)));
-        let mut bytes = BytesMut::new();
-        let encoded = codec.encode(message, &mut bytes).map(|()| bytes.freeze());
-        ready(open.then_some(encoded))
-    })
+    let until_goodbye = messages.flat_map(|message| {
+        let end = matches!(message, Message::Close(_)).then_some(None);
+        stream::iter(once(Some(message)).chain(end))
+    });
+    until_goodbye
+        .scan((), |(), message| ready(message))
+        .map(move |message| {
+            let mut bytes = BytesMut::new();
+            codec.encode(message, &mut bytes).map(|()| bytes.freeze())
+        })
 }

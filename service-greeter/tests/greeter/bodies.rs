@@ -148,3 +148,16 @@ async fn a_websocket_echoes_until_the_instance_says_goodbye() {
     assert_eq!(goodbye, Frame::Close(Some(CloseCode::Away.into())));
     leaving.abort();
 }
+
+#[actix_web::test]
+async fn a_goodbye_is_answered_and_then_the_connection_ends() {
+    let greeter = Started::new(&[]);
+    let url = greeter.url("/ws");
+    let (_, mut socket) = Client::new().ws(url).connect().await.unwrap();
+    let goodbye = Some(CloseCode::Normal.into());
+    socket.send(Message::Close(goodbye.clone())).await.unwrap();
+    let answer = within_limit("a goodbye", socket.next()).await;
+    assert_eq!(answer.unwrap().unwrap(), Frame::Close(goodbye));
+    let end = within_limit("the end of the connection", socket.next()).await;
+    assert!(end.is_none_or(|end| end.is_err()));
+}
