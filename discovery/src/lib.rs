@@ -50,9 +50,9 @@
 //! Values first: `name.rs`, `tags.rs`, `node.rs`, `snapshot.rs`. Then the seam, `registry.rs`, and
 //! behind it `registry/memory.rs`, the smallest registry, and `registry/etcd/`: `lease.rs` keeps a
 //! node listed, `watch.rs` follows a list. `registration.rs` and `service.rs` hold what all
-//! registries need: to try again for ever, and to remember. `ejection.rs` is what a client finds out by itself.
-//! `client.rs` and `resolver.rs` are what
-//! a caller sees.
+//! registries need: to try again for ever, and to remember; `vanished.rs` doubts a list that lost
+//! most of its nodes at once, and `ejection.rs` is what a client finds out by itself. `client.rs`
+//! and `resolver.rs` are what a caller sees.
 
 mod backoff;
 mod balancer;

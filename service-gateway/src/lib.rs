@@ -5,7 +5,8 @@
 //! connections (`proxy/connection.rs`), and `proxy/race.rs` says whether another node may be tried.
 //! `proxy/answer.rs` is what comes back, `proxy/upload.rs` and `proxy/download.rs` stream the bodies,
 //! `proxy/headers.rs` decides on every header. `error.rs` is what clients read when that fails.
-//! The other port, with health, metrics and instances, is `admin.rs`.
+//! `probe.rs` asks nodes for their health beside all this. The other port, with health, metrics and
+//! instances, is `admin.rs`.
 
 mod admin;
 pub mod app;
