@@ -4,6 +4,7 @@
 #
 #   scripts/faults.sh                     all of them
 #   scripts/faults.sh --quick             one of each kind
+#   scripts/faults.sh --long              those too that take many minutes each
 #   scripts/faults.sh killed etcd_wiped   these
 #   scripts/faults.sh --list              what there is
 #

@@ -37,8 +37,12 @@ struct Cli {
     names: Vec<String>,
 
     /// One of each kind, in less than four minutes
-    #[arg(long)]
+    #[arg(long, conflicts_with = "long")]
     quick: bool,
+
+    /// Those too that take many minutes each
+    #[arg(long)]
+    long: bool,
 
     /// Say what there is
     #[arg(long)]
@@ -79,16 +83,27 @@ impl Verdict {
 struct Fault {
     name: &'static str,
     what: &'static str,
-    quick: bool,
+    size: Size,
     run: fn() -> LocalBoxFuture<'static, anyhow::Result<Verdict>>,
 }
 
+/// In which runs a fault is, if it is not named.
+#[derive(Clone, Copy, PartialEq)]
+enum Size {
+    /// In all of them.
+    Quick,
+    /// In all but `--quick`.
+    Usual,
+    /// With `--long` only.
+    Long,
+}
+
 macro_rules! faults {
-    ($($kind:ident::$name:ident $what:literal $($quick:ident)?;)*) => {
+    ($($kind:ident::$name:ident $what:literal $($size:ident)?;)*) => {
         [$(Fault {
             name: stringify!($name),
             what: $what,
-            quick: [$(stringify!($quick))?].contains(&"quick"),
+            size: [$(Size::$size,)? Size::Usual][0],
             run: || $kind::$name().boxed_local(),
         }),*]
     };
@@ -96,22 +111,22 @@ macro_rules! faults {
 
 fn all() -> impl Iterator<Item = Fault> {
     faults! {
-        nodes::killed "kill -9 of one of three" quick;
+        nodes::killed "kill -9 of one of three" Quick;
         nodes::scaled_down "SIGTERM of four of five, one by one";
         nodes::scaled_up "3, 10, 3 nodes";
-        nodes::rolling "v1 replaced by v2, one at a time" quick;
-        nodes::frozen "SIGSTOP of one of three, SIGCONT later" quick;
-        nodes::sick "one of three answers 500 to everything" quick;
+        nodes::rolling "v1 replaced by v2, one at a time" Quick;
+        nodes::frozen "SIGSTOP of one of three, SIGCONT later" Quick;
+        nodes::sick "one of three answers 500 to everything" Quick;
         nodes::all_sick "all of three do";
-        nodes::dead_entries "50 dead addresses beside 3 live nodes" quick;
+        nodes::dead_entries "50 dead addresses beside 3 live nodes" Quick;
         nodes::same_address "a successor on a dead node's address";
         registry::etcd_down "etcd away for four times to live";
         registry::etcd_frozen "etcd frozen for three times to live";
-        registry::etcd_wiped "etcd replaced by an empty one" quick;
+        registry::etcd_wiped "etcd replaced by an empty one" Quick;
         registry::key_deleted "all keys deleted, the leases alive";
-        registry::lease_revoked "all leases revoked" quick;
-        registry::cold_start "services first, etcd later" quick;
-        registry::junk "junk in keys and values" quick;
+        registry::lease_revoked "all leases revoked" Quick;
+        registry::cold_start "services first, etcd later" Quick;
+        registry::junk "junk in keys and values" Quick;
     }
     .into_iter()
 }
@@ -125,7 +140,11 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let wanted = |fault: &Fault| match cli.names.is_empty() {
-        true => fault.quick || !cli.quick,
+        true => match fault.size {
+            Size::Quick => true,
+            Size::Usual => !cli.quick,
+            Size::Long => cli.long,
+        },
         false => cli.names.iter().any(|name| name == fault.name),
     };
     let mut fell_short = 0;
