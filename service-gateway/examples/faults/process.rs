@@ -66,6 +66,10 @@ impl Process {
         Ok(fs::read_to_string(&self.log)?.contains(words))
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: &str) -> anyhow::Result<()> {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args([signal, &id]).status()?;

@@ -1,0 +1,142 @@
+//! What a request through the gateway costs, beside nginx and HAProxy in the same run.
+//! `scripts/bench.sh` gets what it needs, builds and runs it.
+//!
+//! All peers are in front of the same two greeters and take turns, round after round, so that whatever
+//! else the machine does hits all of them. The CPU time a request costs is the figure that holds on
+//! a noisy machine; requests a second and latency follow it, because load, proxy and greeters share
+//! the cores.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+
+#[path = "../faults/directory.rs"]
+mod directory;
+#[path = "../../../discovery/tests/support/etcd.rs"]
+#[allow(dead_code, reason = "the library's tests use more of it")]
+mod etcd;
+mod machine;
+mod peer;
+mod plot;
+#[path = "../faults/process.rs"]
+#[allow(dead_code, reason = "the faults use more of it")]
+mod process;
+mod report;
+mod usage;
+mod workload;
+mod wrk;
+
+use directory::Directory;
+use etcd::Etcd;
+use peer::Peer;
+use process::Process;
+use report::Report;
+use workload::Workload;
+
+/// Measures the gateway, nginx and HAProxy side by side, and prints tables in Markdown.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// Two minutes instead of ten: shorter and fewer rounds
+    #[arg(long)]
+    quick: bool,
+
+    /// Only workloads whose name has this in it
+    only: Option<String>,
+
+    /// How often each peer has its turn [default: 5, with --quick 3]
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+
+    /// How long a turn is [default: 5, with --quick 2]
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+
+    /// Where to draw the figures as an SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+#[actix_web::main]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let rounds = cli.rounds.unwrap_or(if cli.quick { 3 } else { 5 });
+    let seconds = cli.seconds.unwrap_or(if cli.quick { 2 } else { 5 });
+    println!("{}\n", machine::describe());
+    let bench = Bench::start().await?;
+    let mut reports = Vec::new();
+    for workload in workload::all() {
+        if cli
+            .only
+            .as_ref()
+            .is_some_and(|only| !workload.name.contains(only.as_str()))
+        {
+            continue;
+        }
+        let report = bench.measure(&workload, rounds, Duration::from_secs(seconds))?;
+        println!("{report}");
+        reports.push(report);
+    }
+    if let Some(file) = cli.plot {
+        std::fs::write(&file, plot::draw(&reports)).with_context(|| file.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// The peers, all of them running, and who answers them.
+struct Bench {
+    peers: Vec<Peer>,
+    directory: Directory,
+    _greeters: Vec<Process>,
+    _etcd: Etcd,
+}
+
+impl Bench {
+    async fn start() -> anyhow::Result<Self> {
+        let (etcd, directory) = (Etcd::start().await, Directory::new()?);
+        let registry = format!("etcd://{}", etcd.address());
+        let mut greeters = Vec::new();
+        for number in 1..=2 {
+            let log = directory.file(&format!("greeter-{number}.log"));
+            let flags = ["--registry", &registry, "--tag", "version=v1"];
+            greeters.push(Process::start(&log, "service-greeter", &flags).await?);
+        }
+        let addresses: Vec<_> = greeters.iter().map(|greeter| greeter.address).collect();
+        let peers = vec![
+            Peer::nginx(&directory, &addresses).await?,
+            Peer::haproxy(&directory, &addresses).await?,
+            Peer::gateway(&directory, &registry).await?,
+        ];
+        Ok(Self {
+            peers,
+            directory,
+            _greeters: greeters,
+            _etcd: etcd,
+        })
+    }
+
+    /// Every peer in turn, the first of each round last in the next.
+    fn measure(
+        &self,
+        workload: &Workload,
+        rounds: usize,
+        time: Duration,
+    ) -> anyhow::Result<Report> {
+        let mut report = Report::new(workload, &self.peers);
+        let script = workload.script(&self.directory)?;
+        for peer in &self.peers {
+            wrk::run(peer, workload, script.as_deref(), Duration::from_secs(1))?; // connections are made
+        }
+        for round in 0..rounds {
+            for turn in 0..self.peers.len() {
+                let number = (round + turn) % self.peers.len();
+                let peer = &self.peers[number];
+                let before = usage::of(peer)?;
+                let outcome = wrk::run(peer, workload, script.as_deref(), time)?;
+                report.add(number, outcome, before, usage::of(peer)?);
+            }
+        }
+        Ok(report)
+    }
+}
