@@ -35,8 +35,9 @@ pub trait NodeRegistry: fmt::Debug + Send + Sync {
     /// Follows a service. The first item is its whole list, each later one its whole list after a
     /// change. The stream does not end.
     ///
-    /// An error says that the registry cannot be followed just now. Polling again begins again
-    /// with a new list, so wait a moment before that.
+    /// An error says that the registry cannot be followed just now: the list before it, even if it
+    /// was the first, may be stale. Polling again begins again with a new list, so wait a moment
+    /// before that.
     fn watch(&self, service: &ServiceName) -> SnapshotStream;
 }
 

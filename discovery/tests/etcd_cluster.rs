@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use discovery::Registration;
+use futures_util::StreamExt;
 use futures_util::future::{join, join_all};
 
-use support::etcd::{Etcd, registry};
+use support::etcd::{Etcd, free_port, registry};
 use support::eventually;
 use support::scene::Scene;
 
@@ -15,6 +16,9 @@ mod support;
 
 /// How soon a fault is noticed, another member found, and all as before.
 const LIMIT: Duration = Duration::from_secs(14);
+
+/// How soon a client that knows nothing has a list from what is left of a cluster.
+const FIRST_LIST: Duration = Duration::from_secs(5);
 
 /// The nodes 1 and 2 in a cluster of three, and several clients: each registry begins with a member
 /// of its own choice.
@@ -101,4 +105,45 @@ async fn nodes_stay_known_while_too_few_members_are_left() {
     let [_, two, three] = &mut cluster.members;
     join(two.run(), three.run()).await;
     cluster.joins_and_leaves_are_seen().await;
+}
+
+#[tokio::test]
+async fn a_client_that_knows_nothing_gets_what_the_last_member_knows() {
+    let mut cluster = Cluster::start().await;
+    let [one, two, three] = &mut cluster.members;
+    let addresses = [&*one, two, three].map(Etcd::address);
+    two.kill();
+    three.freeze(); // it costs a limit to find out, where a dead one refuses at once
+    for begin in 0..3 {
+        let mut order = addresses.clone();
+        order.rotate_left(begin);
+        let late = cluster.scene.seen_through(registry(&order.join(",")));
+        let knows = async || late.client.view(&late.service).is_some();
+        eventually("a first list", FIRST_LIST, knows).await;
+        let stale = async || late.stale_for().is_some();
+        eventually("it is called stale", FIRST_LIST, stale).await;
+        assert_eq!(late.view().endpoints().len(), 2);
+        cluster.clients.push(late);
+    }
+    two.run().await;
+    cluster.joins_and_leaves_are_seen().await;
+}
+
+#[tokio::test]
+async fn a_list_that_may_be_stale_is_not_taken_from_a_cluster_that_is_well() {
+    let cluster = Cluster::start().await;
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let addresses = cluster.members.each_ref().map(Etcd::address).join(",");
+    let registry = registry(&format!("{nobody},{addresses}"));
+    let mut lists = registry.watch(&cluster.scene.service);
+    let first = lists.next().await.unwrap().unwrap();
+    assert_eq!(first.nodes().len(), 2);
+    let three = cluster.scene.join(3).await;
+    let next = lists
+        .next()
+        .await
+        .unwrap()
+        .expect("no error after a good list");
+    assert_eq!(next.nodes().len(), 3);
+    three.leave().await.unwrap();
 }

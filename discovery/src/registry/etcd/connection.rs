@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use etcd_client::{Client, ConnectOptions};
+use futures_util::future::select_ok;
 use tokio::sync::OnceCell;
 
 use super::{failed, within};
@@ -72,21 +73,48 @@ impl Connection {
         }
     }
 
+    /// Asks all endpoints at once, also those that have lost their cluster, and takes the first
+    /// good answer. For requests that a member can answer by itself.
+    pub(super) async fn ask_any<T, F>(
+        &self,
+        what: &str,
+        request: impl Fn(Client) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let ask = async |endpoint: &String| {
+            let what = format!("{what} at {endpoint}");
+            let answer = async { request(connect(endpoint, false).await?).await };
+            let answer = within(TRY_LIMIT, &what, answer).await?;
+            answer.map_err(|error| failed(&what, error))
+        };
+        let answers = self
+            .endpoints
+            .iter()
+            .map(|endpoint| Box::pin(ask(endpoint)));
+        select_ok(answers).await.map(|(first, _)| first)
+    }
+
     fn endpoint(&self, current: &Current) -> &str {
         &self.endpoints[current.number % self.endpoints.len()]
     }
 
     async fn client(&self, current: &Current) -> Result<Client, etcd_client::Error> {
-        let options = ConnectOptions::new()
-            .with_connect_timeout(TRY_LIMIT)
-            // Pings less than 5 s apart make etcd close the connection.
-            .with_keep_alive(Duration::from_secs(6), Duration::from_secs(3))
-            .with_keep_alive_while_idle(true)
-            // Without it, a member cut off from its cluster keeps a watch open and silent.
-            .with_require_leader(true);
-        let connect = || Client::connect([self.endpoint(current)], Some(options));
+        let connect = || connect(self.endpoint(current), true);
         current.client.get_or_try_init(connect).await.cloned()
     }
+}
+
+async fn connect(endpoint: &str, require_leader: bool) -> Result<Client, etcd_client::Error> {
+    let options = ConnectOptions::new()
+        .with_connect_timeout(TRY_LIMIT)
+        // Pings less than 5 s apart make etcd close the connection.
+        .with_keep_alive(Duration::from_secs(6), Duration::from_secs(3))
+        .with_keep_alive_while_idle(true)
+        // Without it, a member cut off from its cluster keeps a watch open and silent.
+        .with_require_leader(require_leader);
+    Client::connect([endpoint], Some(options)).await
 }
 
 impl Current {

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use etcd_client::{
-    EventType, GetOptions, ResponseHeader, WatchOptions, WatchResponse, WatchStream,
+    Client, EventType, GetOptions, GetResponse, ResponseHeader, WatchOptions, WatchResponse,
+    WatchStream,
 };
 use tokio::time::{Instant, timeout};
 
@@ -11,6 +12,10 @@ use crate::{Error, ServiceName, Snapshot};
 
 /// After this much silence etcd is asked whether it is there, and has as long again to answer.
 const QUIET: Duration = Duration::from_secs(4);
+
+/// How long the first list is waited for before one that may be stale will do: so long that a dead
+/// endpoint leaves time to ask another.
+const FIRST_LIMIT: Duration = Duration::from_secs(3);
 
 /// How often the whole list is read although nothing seems wrong.
 const RELIST: Duration = Duration::from_secs(60);
@@ -25,8 +30,13 @@ pub(super) struct Watcher {
 }
 
 enum Stage {
+    First,
+    /// The list that was handed out may be stale, because of this.
+    Away(Error),
     List,
-    Watch { listed: i64 },
+    Watch {
+        listed: i64,
+    },
     Follow(Box<Follow>),
 }
 
@@ -45,7 +55,7 @@ impl Watcher {
             etcd,
             prefix,
             entries,
-            stage: Stage::List,
+            stage: Stage::First,
         }
     }
 
@@ -53,6 +63,8 @@ impl Watcher {
     pub(super) async fn next(&mut self) -> Result<Snapshot, Error> {
         loop {
             match std::mem::replace(&mut self.stage, Stage::List) {
+                Stage::First => return self.first_list().await,
+                Stage::Away(error) => return Err(error),
                 Stage::List => return self.list().await,
                 Stage::Watch { listed } => {
                     self.stage = Stage::Follow(Box::new(self.watch(listed).await?));
@@ -73,23 +85,37 @@ impl Watcher {
         }
     }
 
-    async fn list(&mut self) -> Result<Snapshot, Error> {
-        let prefix = &*self.prefix;
-        let list = |client: etcd_client::Client| async move {
-            let mut kv = client
-                .kv_client()
-                .max_decoding_message_size(MAX_MESSAGE_BYTES);
-            kv.get(prefix, Some(GetOptions::new().with_prefix())).await
+    /// The first list of all. Without a leader nobody has the last word, but every member has what
+    /// it heard last, and for who knows nothing that is good news. The next item is the error that
+    /// stood in the way, so nobody takes it for the last word.
+    async fn first_list(&mut self) -> Result<Snapshot, Error> {
+        let list = within(FIRST_LIMIT, "list", self.list()).await.flatten();
+        let Err(error) = list else { return list };
+        // "Serializable" is etcd's word for an answer without asking the others: it may be stale.
+        let request = |client| get(client, &self.prefix, GetOptions::new().with_serializable());
+        let Ok(answer) = self.etcd.connection.ask_any("list", request).await else {
+            self.stage = Stage::First;
+            return Err(error);
         };
-        let answer = self.etcd.call("list", list).await?;
-        let keys = answer
-            .kvs()
-            .iter()
-            .map(|kv| (kv.key(), kv.value(), kv.mod_revision()));
-        self.entries.replace(keys);
-        let listed = answer.header().map_or(0, ResponseHeader::revision);
+        self.stage = Stage::Away(error);
+        Ok(self.replace(&answer).1)
+    }
+
+    async fn list(&mut self) -> Result<Snapshot, Error> {
+        let request = |client| get(client, &self.prefix, GetOptions::new());
+        let answer = self.etcd.call("list", request).await?;
+        let (listed, list) = self.replace(&answer);
         self.stage = Stage::Watch { listed };
-        Ok(self.entries.snapshot(listed))
+        Ok(list)
+    }
+
+    /// Takes a whole list, and tells its revision.
+    fn replace(&mut self, answer: &GetResponse) -> (i64, Snapshot) {
+        let keys = answer.kvs().iter();
+        self.entries
+            .replace(keys.map(|kv| (kv.key(), kv.value(), kv.mod_revision())));
+        let listed = answer.header().map_or(0, ResponseHeader::revision);
+        (listed, self.entries.snapshot(listed))
     }
 
     async fn watch(&self, listed: i64) -> Result<Follow, Error> {
@@ -97,7 +123,7 @@ impl Watcher {
             .with_prefix()
             .with_start_revision(listed + 1)
             .with_fragment();
-        let watch = |client: etcd_client::Client| {
+        let watch = |client: Client| {
             let options = options.clone();
             let mut watch = client
                 .watch_client()
@@ -122,6 +148,17 @@ impl Watcher {
             }
         }
     }
+}
+
+async fn get(
+    client: Client,
+    prefix: &str,
+    options: GetOptions,
+) -> Result<GetResponse, etcd_client::Error> {
+    let mut kv = client
+        .kv_client()
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    kv.get(prefix, Some(options.with_prefix())).await
 }
 
 impl Follow {
