@@ -6,6 +6,7 @@ use futures_util::stream::BoxStream;
 
 use crate::{Error, Registration, ServiceName, ServiceNode, Snapshot};
 
+mod access;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod memory;
@@ -50,10 +51,12 @@ pub fn connect(url: &RegistryUrl) -> Result<Arc<dyn NodeRegistry>, Error> {
         "memory" => Ok(Arc::new(MemoryRegistry::default())),
         #[cfg(feature = "etcd")]
         "etcd" => Ok(Arc::new(EtcdRegistry::new(url))),
+        #[cfg(feature = "tls")]
+        "etcd+tls" => Ok(Arc::new(EtcdRegistry::new(url))),
         _ => Err(Error::invalid(
             "registry URL",
             &url.to_string(),
-            url::ALLOWED,
+            "this program was built without what that needs",
         )),
     }
 }

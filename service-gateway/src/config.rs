@@ -8,7 +8,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use actix_web::http::Uri;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use discovery::{Balancer, RegistryUrl};
 
@@ -59,8 +59,15 @@ pub struct Config {
     pub admin_listen: SocketAddr,
 
     /// The registry to follow: etcd://HOST:PORT, more of them after commas, a /prefix for the keys if
-    /// wanted
-    #[arg(long, env, value_name = "URL", default_value = "etcd://127.0.0.1:2379")]
+    /// wanted; etcd+tls:// for TLS (?ca=FILE&cert=FILE&key=FILE), USER:PASSWORD@ before the host or
+    /// USER@ with ?password-file=FILE
+    #[arg(
+        long,
+        env,
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "etcd://127.0.0.1:2379"
+    )]
     pub registry: RegistryUrl,
 
     /// PREFIX=SERVICE[?tag=value&…]: requests below the prefix go to nodes of the service, without
@@ -136,7 +143,7 @@ impl Cli {
         checked.unwrap_or_else(|error| match error.exit_code() {
             0 => error.exit(), // --help and --version
             code => {
-                eprintln!("{}", one_line(&error));
+                eprintln!("{}", one_line(&without_passwords(error)));
                 exit(code)
             }
         })
@@ -154,6 +161,19 @@ impl Cli {
             }
         }
     }
+}
+
+/// clap repeats what was wrong, and that may be the URL of a registry.
+fn without_passwords(mut error: clap::Error) -> clap::Error {
+    let redacted = |(kind, value): (ContextKind, &ContextValue)| match value {
+        ContextValue::String(text) => Some((kind, RegistryUrl::redact(text))),
+        _ => None,
+    };
+    let redacted: Vec<_> = error.context().filter_map(redacted).collect();
+    for (kind, text) in redacted {
+        error.insert(kind, ContextValue::String(text));
+    }
+    error
 }
 
 /// What clap says in its first paragraph. The usage and the like follow in more of them.

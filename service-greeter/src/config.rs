@@ -7,7 +7,7 @@ use std::process::exit;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use discovery::{RegistryUrl, ServiceName, ServiceNode, Tags};
 
@@ -54,8 +54,15 @@ pub struct Config {
     pub advertise: Option<Advertise>,
 
     /// The registry to be listed in: etcd://HOST:PORT, more of them after commas, a /prefix for the
-    /// keys if wanted; or memory: for one in this process
-    #[arg(long, env, value_name = "URL", default_value = "etcd://127.0.0.1:2379")]
+    /// keys if wanted; etcd+tls:// for TLS (?ca=FILE&cert=FILE&key=FILE), USER:PASSWORD@ before the
+    /// host or USER@ with ?password-file=FILE; or memory: for one in this process
+    #[arg(
+        long,
+        env,
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "etcd://127.0.0.1:2379"
+    )]
     pub registry: RegistryUrl,
 
     /// The name of the service to be listed under
@@ -89,7 +96,7 @@ impl Cli {
         checked.unwrap_or_else(|error| match error.exit_code() {
             0 => error.exit(), // --help and --version
             code => {
-                eprintln!("{}", one_line(&error));
+                eprintln!("{}", one_line(&without_passwords(error)));
                 exit(code)
             }
         })
@@ -117,6 +124,19 @@ impl Config {
         }
         ServiceNode::new(self.service.clone(), address).with_tags(tags)
     }
+}
+
+/// clap repeats what was wrong, and that may be the URL of a registry.
+fn without_passwords(mut error: clap::Error) -> clap::Error {
+    let redacted = |(kind, value): (ContextKind, &ContextValue)| match value {
+        ContextValue::String(text) => Some((kind, RegistryUrl::redact(text))),
+        _ => None,
+    };
+    let redacted: Vec<_> = error.context().filter_map(redacted).collect();
+    for (kind, text) in redacted {
+        error.insert(kind, ContextValue::String(text));
+    }
+    error
 }
 
 /// What clap says in its first paragraph. The usage and the like follow in more of them.

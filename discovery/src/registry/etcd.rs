@@ -15,6 +15,7 @@ use crate::{Error, Registration, ServiceName, ServiceNode};
 mod connection;
 mod entries;
 mod lease;
+mod options;
 mod watch;
 
 use connection::Connection;
@@ -35,7 +36,7 @@ impl EtcdRegistry {
     /// The registry at this URL. Connecting happens at the first use.
     pub fn new(url: &RegistryUrl) -> Self {
         Self {
-            connection: Arc::new(Connection::new(url.endpoints())),
+            connection: Arc::new(Connection::new(url.clone())),
             prefix: url.prefix().into(),
         }
     }
@@ -72,8 +73,7 @@ impl NodeRegistry for EtcdRegistry {
 impl fmt::Debug for EtcdRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdRegistry")
-            .field("endpoints", &self.connection.endpoints())
-            .field("prefix", &self.prefix)
+            .field("url", &self.connection.url())
             .finish()
     }
 }
@@ -97,10 +97,11 @@ fn failed(what: &str, error: etcd_client::Error) -> Error {
 
 /// The first cause, such as "Connection refused": gRPC's account of it takes three lines.
 fn cause(error: &etcd_client::Error) -> String {
-    let etcd_client::Error::GRpcStatus(status) = error else {
-        return error.to_string();
+    let (source, message) = match error {
+        etcd_client::Error::GRpcStatus(status) => (status.source(), status.message().to_owned()),
+        etcd_client::Error::TransportError(error) => (error.source(), error.to_string()),
+        _ => (None, error.to_string()),
     };
-    let causes = std::iter::successors(status.source(), |cause| (**cause).source());
-    let first = causes.last().map(ToString::to_string);
-    first.unwrap_or_else(|| status.message().to_owned())
+    let causes = std::iter::successors(source, |cause| (**cause).source());
+    causes.last().map_or(message, ToString::to_string)
 }

@@ -1,17 +1,35 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::access::Access;
 use crate::Error;
 
-pub(super) const ALLOWED: &str = "expected etcd://host[:port][,host[:port]…][/prefix] or memory:";
+const ALLOWED: &str =
+    "expected etcd://host[:port][,host[:port]…][/prefix], etcd+tls:// with the same, or memory:";
 
-/// Which registry, and where: `etcd://10.0.0.1:2379,10.0.0.2:2379/prefix`, or `memory:` for one that
-/// lives in this process alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which registry, where, and how to be let in: `etcd://10.0.0.1:2379,10.0.0.2:2379/prefix`, or
+/// `memory:` for one that lives in this process alone.
+///
+/// For an etcd that wants to know its clients, and be known by them:
+///
+/// ```text
+/// etcd://user:password@host                    percent-encoded: p%40ss is p@ss
+/// etcd://user@host?password-file=FILE          a line break at its end does not count
+/// etcd+tls://host                              a certificate that the system's roots vouch for
+/// etcd+tls://host?ca=FILE                      one that this root vouches for
+/// etcd+tls://host?cert=FILE&key=FILE           shows a certificate of its own
+/// etcd+tls://10.0.0.1?server-name=etcd.corp    a certificate that is made out to another name
+/// ```
+///
+/// Files are PEM, and read anew for each connection. Neither `Display` nor `Debug` tells a password.
+/// The command line of a process does, to everyone on its machine: a URL with a password belongs
+/// into the environment, or the password into a file.
+#[derive(Clone, PartialEq, Eq)]
 pub struct RegistryUrl {
     scheme: &'static str,
     endpoints: Vec<String>,
     path: Option<String>,
+    pub(super) access: Access,
 }
 
 impl RegistryUrl {
@@ -34,36 +52,75 @@ impl RegistryUrl {
             Some(path) => format!("/{path}/"),
         }
     }
+
+    fn memory() -> Self {
+        Self {
+            scheme: "memory",
+            endpoints: Vec::new(),
+            path: None,
+            access: Access::default(),
+        }
+    }
+
+    /// A text that was meant to be such a URL, without what may be a password: for errors about it.
+    pub fn redact(text: &str) -> String {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (format!("{scheme}://"), rest),
+            None => (String::new(), text),
+        };
+        let (user, servers) = match rest.rsplit_once('@') {
+            Some((user, servers)) => {
+                let name = user.split([':', '/', '?']).next().unwrap_or_default();
+                (format!("{name}:…@"), servers)
+            }
+            None => (String::new(), rest),
+        };
+        match servers.split_once('?') {
+            Some((servers, _)) if !scheme.is_empty() => format!("{scheme}{user}{servers}?…"),
+            _ => format!("{scheme}{user}{servers}"),
+        }
+    }
 }
 
 impl FromStr for RegistryUrl {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let invalid = |reason| Error::invalid("registry URL", text, reason);
-        if text == "memory:" {
-            return Ok(Self {
-                scheme: "memory",
-                endpoints: Vec::new(),
-                path: None,
-            });
-        }
-        let rest = text
-            .strip_prefix("etcd://")
-            .ok_or_else(|| invalid(ALLOWED))?;
-        let (servers, path) = match rest.split_once('/') {
-            Some((servers, path)) => (servers, Some(path.trim_matches('/').to_owned())),
-            None => (rest, None),
-        };
-        let endpoints: Option<Vec<_>> = servers.split(',').map(|s| endpoint(s, 2379)).collect();
-        if text.contains(|c: char| c.is_whitespace() || c.is_control() || "?#".contains(c)) {
-            return Err(invalid(ALLOWED));
-        }
-        Ok(Self {
-            scheme: "etcd",
-            endpoints: endpoints.ok_or_else(|| invalid(ALLOWED))?,
-            path,
-        })
+        parse(text).map_err(|reason| Error::invalid("registry URL", &Self::redact(text), reason))
+    }
+}
+
+fn parse(text: &str) -> Result<RegistryUrl, &'static str> {
+    let (scheme, rest) = match text.split_once(':') {
+        Some(("memory", "")) => return Ok(RegistryUrl::memory()),
+        Some(("etcd", rest)) => ("etcd", rest),
+        Some(("etcd+tls", rest)) => ("etcd+tls", rest),
+        _ => return Err(ALLOWED),
+    };
+    let rest = rest.strip_prefix("//").ok_or(ALLOWED)?;
+    if rest.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
+        return Err(ALLOWED);
+    }
+    let (rest, query) = split(rest, '?');
+    let (servers, path) = split(rest, '/');
+    let (user, servers) = match servers.rsplit_once('@') {
+        Some((user, servers)) => (Some(user), servers),
+        None => (None, servers),
+    };
+    let endpoints: Option<Vec<_>> = servers.split(',').map(|s| endpoint(s, 2379)).collect();
+    Ok(RegistryUrl {
+        scheme,
+        endpoints: endpoints.ok_or(ALLOWED)?,
+        path: path.map(|path| path.trim_matches('/').to_owned()),
+        access: Access::parse(scheme == "etcd+tls", user, query)?,
+    })
+}
+
+/// What is before a mark, and what is behind it, if it is there.
+fn split(text: &str, mark: char) -> (&str, Option<&str>) {
+    match text.split_once(mark) {
+        Some((before, behind)) => (before, Some(behind)),
+        None => (text, None),
     }
 }
 
@@ -93,13 +150,23 @@ impl fmt::Display for RegistryUrl {
         if self.endpoints.is_empty() {
             return write!(f, "{}:", self.scheme);
         }
-        write!(f, "{}://{}", self.scheme, self.endpoints.join(","))?;
-        self.path.iter().try_for_each(|path| write!(f, "/{path}"))
+        write!(f, "{}://", self.scheme)?;
+        self.access.fmt_user(f)?;
+        write!(f, "{}", self.endpoints.join(","))?;
+        self.path.iter().try_for_each(|path| write!(f, "/{path}"))?;
+        self.access.fmt_parameters(f)
+    }
+}
+
+impl fmt::Debug for RegistryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RegistryUrl({self})")
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::{Password, Tls};
     use super::*;
 
     fn parse(text: &str) -> RegistryUrl {
@@ -143,9 +210,10 @@ mod tests {
             "etcd://a,,b",
             "etcd://::1:2379",
             "etcd://[::1",
-            "etcd://u:p@a",
             "etcd://a b",
-            "etcd://a/x?y=z",
+            "etcd://a#b",
+            "etcd+tls:a",
+            "etcds://a",
             "consul://a",
             "http://a:2379",
             "memory",
@@ -153,6 +221,85 @@ mod tests {
         ] {
             let error = bad.parse::<RegistryUrl>().expect_err(bad);
             assert!(error.to_string().contains("etcd://host"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_user_has_a_password_or_a_file_with_it() {
+        let user = |text| parse(text).access.user.expect("a user");
+        let given = user("etcd://ro%40ot:p%40%3a%2fs:@a:1,b/x");
+        assert_eq!(given.name, "ro@ot");
+        assert!(given.password == Password::Given("p@:/s:".into()));
+        let in_file = user("etcd+tls://root@a?password-file=/run/a%20b");
+        assert!(in_file.password == Password::In("/run/a b".into()));
+        assert!(parse("etcd://a").access == Access::default());
+    }
+
+    #[test]
+    fn files_and_a_name_for_tls_are_read() {
+        let tls = |text| parse(text).access.tls.expect("TLS");
+        assert!(tls("etcd+tls://a") == Tls::default());
+        let all = tls("etcd+tls://a/x?key=/k&cert=c.pem&ca=/a%26b&server-name=etcd.corp");
+        assert_eq!(all.ca, Some("/a&b".into()));
+        assert_eq!(all.identity, Some(("c.pem".into(), "/k".into())));
+        assert_eq!(all.server_name, Some("etcd.corp".into()));
+    }
+
+    #[test]
+    fn what_may_follow_the_question_mark_is_told() {
+        for bad in [
+            "etcd://a?",
+            "etcd://a/x?y=z",
+            "etcd://a?ca=/ca.pem",
+            "etcd://a?password-file=/p",
+            "etcd+tls://a?cert=/c",
+            "etcd+tls://a?key=/k",
+            "etcd+tls://a?ca",
+            "etcd+tls://a?ca=",
+            "etcd+tls://a?ca=/a&ca=/b",
+            "etcd+tls://a?ca=%ff",
+        ] {
+            let error = bad.parse::<RegistryUrl>().expect_err(bad);
+            assert!(error.to_string().contains("server-name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_told() {
+        for (text, told) in [
+            ("etcd://root:s3cret@a:1/x", "etcd://root@a:1/x"),
+            (
+                "etcd+tls://r%40t:s3cret@a?ca=/c%20a&server-name=b",
+                "etcd+tls://r%40t@a:2379?ca=/c%20a&server-name=b",
+            ),
+            (
+                "etcd+tls://root@a?password-file=p&cert=/c&key=/k",
+                "etcd+tls://root@a:2379?cert=/c&key=/k&password-file=p",
+            ),
+        ] {
+            let url = parse(text);
+            assert_eq!(url.to_string(), told);
+            assert_eq!(format!("{url:?}"), format!("RegistryUrl({told})"));
+        }
+        for bad in [
+            "etcd://root:s3cret@",
+            "etcd://:s3cret@a",
+            "etcd://root:s3cret@a:b",
+            "etcd://root:/s3cret@a",
+            "etcd://root:?s3cret@a",
+            "etcd://root:s3cret#@a",
+            "etcd://root:@s3cret@a b",
+            "etcd://root:s3cret@a?password=s3cret",
+            "etcd://root:s3cret@a?password-file=/p",
+            "etcd://a?password=s3cret@b",
+            "etcd://root@a",
+            "etcds://root:s3cret@a",
+            "root:s3cret@a",
+        ] {
+            let error = bad.parse::<RegistryUrl>().expect_err(bad);
+            let told = format!("{error} {error:?}");
+            assert!(!told.contains("s3cret"), "{told}");
+            assert!(told.contains("expected"), "{told}");
         }
     }
 }

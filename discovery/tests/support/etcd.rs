@@ -26,6 +26,10 @@ pub(crate) struct Etcd {
     peer_port: u16,
     /// All members of its cluster, as etcd wants to be told. Most are alone.
     cluster: String,
+    /// Flags of its own, and how to be let in by it.
+    flags: Vec<String>,
+    options: ConnectOptions,
+    scheme: &'static str,
     /// Holds its data and its log.
     directory: PathBuf,
     process: Option<Child>,
@@ -43,6 +47,24 @@ impl Etcd {
     pub(crate) fn not_yet() -> Self {
         let [etcd] = Self::members();
         etcd
+    }
+
+    /// One with flags of its own, which may make it listen with TLS.
+    pub(crate) fn with_flags<'a>(mut self, flags: impl IntoIterator<Item = &'a str>) -> Self {
+        self.flags = flags.into_iter().map(str::to_owned).collect();
+        if self
+            .flags
+            .iter()
+            .any(|flag| flag.starts_with("--cert-file"))
+        {
+            self.scheme = "https";
+        }
+        self
+    }
+
+    /// How the clients of this test get in from now on.
+    pub(crate) fn let_in(&mut self, options: ConnectOptions) {
+        self.options = options;
     }
 
     /// Three that are one.
@@ -72,6 +94,9 @@ impl Etcd {
             port,
             peer_port,
             cluster: String::new(),
+            flags: Vec::new(),
+            options: ConnectOptions::new(),
+            scheme: "http",
             directory,
             process: None,
         }
@@ -79,8 +104,8 @@ impl Etcd {
 
     /// Starts it with the data it has, and waits until it answers.
     pub(crate) async fn run(&mut self) {
-        let url = |port| format!("http://127.0.0.1:{port}");
-        let [client, peer] = [self.port, self.peer_port].map(url);
+        let client = format!("{}://127.0.0.1:{}", self.scheme, self.port);
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let log = File::create(self.directory.join("log")).expect("a log for etcd");
         let process = Command::new(program())
             .args(["--name", &self.name, "--initial-cluster", &self.cluster])
@@ -88,6 +113,7 @@ impl Etcd {
             .args(["--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer])
             .args(["--initial-advertise-peer-urls", &peer])
+            .args(&self.flags)
             .arg("--data-dir")
             .arg(self.directory.join("data"))
             .stdout(log.try_clone().expect("one log for both"))
@@ -144,8 +170,8 @@ impl Etcd {
 
     /// A client that is not ours, for what others do to etcd.
     pub(crate) async fn client(&self) -> Client {
-        let limit = ConnectOptions::new().with_timeout(CALL_LIMIT);
-        let client = Client::connect([self.address()], Some(limit)).await;
+        let options = self.options.clone().with_timeout(CALL_LIMIT);
+        let client = Client::connect([self.address()], Some(options)).await;
         client.expect("connecting waits for the first request")
     }
 
@@ -245,8 +271,11 @@ impl Drop for Etcd {
 
 /// The registry at what may follow `etcd://`.
 pub(crate) fn registry(rest: &str) -> Arc<dyn NodeRegistry> {
-    let url = format!("etcd://{rest}").parse().expect("a registry URL");
-    connect(&url).expect("etcd is built in")
+    registry_at(&format!("etcd://{rest}"))
+}
+
+pub(crate) fn registry_at(url: &str) -> Arc<dyn NodeRegistry> {
+    connect(&url.parse().expect("a registry URL")).expect("etcd is built in")
 }
 
 /// etcd, from where `scripts/setup.sh` puts it or from the PATH.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+#[cfg(feature = "tls")]
+pub(crate) mod certificates;
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
 pub(crate) mod gate;

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use awc::Client;
 use tokio::net::TcpSocket;
 
-use crate::program::{Program, run};
+use crate::program::{Program, help, run};
 use crate::started::within_limit;
 use crate::wire::Wire;
 
@@ -36,6 +36,26 @@ async fn a_bad_flag_is_refused_in_one_line_that_says_what_is_allowed() {
         assert!(text.starts_with("error: ") && text.contains(flag), "{text}");
         assert!(text.contains(allowed), "{text}");
     }
+}
+
+#[actix_web::test]
+async fn the_password_of_a_registry_is_never_told() {
+    let url = "etcd://root:s3cret@127.0.0.1:1"; // where nobody listens
+    for flags in [&["--registry", "etcd://root:s3cret@a:b"][..], &[url]] {
+        let (code, text) = run(flags).await;
+        assert!(code == 2 && !text.contains("s3cret"), "{text}");
+    }
+    let help = help(&[("REGISTRY", url)]).await;
+    assert!(
+        help.contains("[env: REGISTRY]") && !help.contains("s3cret"),
+        "{help}"
+    );
+    let mut program = Program::start(&FREE[..2], &[("REGISTRY", url), ("RUST_LOG", "debug")]);
+    let warning = program.says("not registered").await;
+    assert!(
+        warning.contains("refused") && !warning.contains("s3cret"),
+        "{warning}"
+    );
 }
 
 #[actix_web::test]

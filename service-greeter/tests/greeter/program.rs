@@ -26,6 +26,14 @@ pub(crate) async fn run(arguments: &[&str]) -> (i32, String) {
     (status.code().unwrap(), String::from_utf8(stderr).unwrap())
 }
 
+/// What it says of itself, with environment variables.
+pub(crate) async fn help(variables: &[(&str, &str)]) -> String {
+    let mut command = command(&["--help"]);
+    command.envs(variables.iter().copied());
+    let output = within_limit("help", command.output()).await;
+    String::from_utf8(output.unwrap().stdout).unwrap()
+}
+
 /// The program, running.
 pub(crate) struct Program {
     child: Child,

@@ -1,12 +1,13 @@
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use etcd_client::{Client, ConnectOptions};
+use etcd_client::Client;
 use futures_util::future::select_ok;
 use tokio::sync::OnceCell;
 
+use super::options::options;
 use super::{failed, within};
-use crate::Error;
+use crate::{Error, RegistryUrl};
 
 /// How long one endpoint has for one request, with the time to connect.
 const TRY_LIMIT: Duration = Duration::from_secs(2);
@@ -18,7 +19,7 @@ const TRY_LIMIT: Duration = Duration::from_secs(2);
 /// connection that only seems open until pings tell, nine seconds later. A connection is also lost
 /// with the runtime on which it was made.
 pub(super) struct Connection {
-    endpoints: Box<[String]>,
+    url: RegistryUrl,
     current: ArcSwap<Current>,
 }
 
@@ -29,17 +30,17 @@ struct Current {
 }
 
 impl Connection {
-    /// To any of these, given as `host:port`, so that the clients of a cluster spread over it.
-    pub(super) fn new(endpoints: &[String]) -> Self {
-        let first = fastrand::usize(..endpoints.len().max(1));
+    /// To any of these endpoints, so that the clients of a cluster spread over it.
+    pub(super) fn new(url: RegistryUrl) -> Self {
+        let first = fastrand::usize(..url.endpoints().len().max(1));
         Self {
-            endpoints: endpoints.into(),
+            url,
             current: ArcSwap::from_pointee(Current::new(first)),
         }
     }
 
-    pub(super) fn endpoints(&self) -> &[String] {
-        &self.endpoints
+    pub(super) fn url(&self) -> &RegistryUrl {
+        &self.url
     }
 
     /// Makes a request, with each endpoint having a try, and the first of them another one over a
@@ -52,16 +53,17 @@ impl Connection {
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let mut tries = self.endpoints.len() + 1;
+        let mut tries = self.url.endpoints().len() + 1;
         loop {
             let current = self.current.load_full();
             let what = format!("{what} at {}", self.endpoint(&current));
-            let answer = async { request(self.client(&current).await?).await };
-            let answer = within(TRY_LIMIT, &what, answer).await;
-            let error = match answer {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => failed(&what, error),
-                Err(silence) => silence,
+            let answer = async {
+                let answer = request(self.client(&current, &what).await?).await;
+                answer.map_err(|error| failed(&what, error))
+            };
+            let error = match within(TRY_LIMIT, &what, answer).await.flatten() {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
             };
             // Unless another request has already done so.
             let next = Current::new(current.number + 1);
@@ -85,36 +87,34 @@ impl Connection {
     {
         let ask = async |endpoint: &String| {
             let what = format!("{what} at {endpoint}");
-            let answer = async { request(connect(endpoint, false).await?).await };
-            let answer = within(TRY_LIMIT, &what, answer).await?;
-            answer.map_err(|error| failed(&what, error))
+            let answer = async {
+                let answer = request(self.connect(endpoint, false, &what).await?).await;
+                answer.map_err(|error| failed(&what, error))
+            };
+            within(TRY_LIMIT, &what, answer).await.flatten()
         };
-        let answers = self
-            .endpoints
-            .iter()
-            .map(|endpoint| Box::pin(ask(endpoint)));
+        let endpoints = self.url.endpoints().iter();
+        let answers = endpoints.map(|endpoint| Box::pin(ask(endpoint)));
         select_ok(answers).await.map(|(first, _)| first)
     }
 
     fn endpoint(&self, current: &Current) -> &str {
-        &self.endpoints[current.number % self.endpoints.len()]
+        let endpoints = self.url.endpoints();
+        &endpoints[current.number % endpoints.len()]
     }
 
-    async fn client(&self, current: &Current) -> Result<Client, etcd_client::Error> {
-        let connect = || connect(self.endpoint(current), true);
+    async fn client(&self, current: &Current, what: &str) -> Result<Client, Error> {
+        let connect = || self.connect(self.endpoint(current), true, what);
         current.client.get_or_try_init(connect).await.cloned()
     }
-}
 
-async fn connect(endpoint: &str, require_leader: bool) -> Result<Client, etcd_client::Error> {
-    let options = ConnectOptions::new()
-        .with_connect_timeout(TRY_LIMIT)
-        // Pings less than 5 s apart make etcd close the connection.
-        .with_keep_alive(Duration::from_secs(6), Duration::from_secs(3))
-        .with_keep_alive_while_idle(true)
-        // Without it, a member cut off from its cluster keeps a watch open and silent.
-        .with_require_leader(require_leader);
-    Client::connect([endpoint], Some(options)).await
+    async fn connect(&self, endpoint: &str, led: bool, what: &str) -> Result<Client, Error> {
+        let options = options(&self.url.access, TRY_LIMIT)?
+            // Without it, a member cut off from its cluster keeps a watch open and silent.
+            .with_require_leader(led);
+        let client = Client::connect([endpoint], Some(options)).await;
+        client.map_err(|error| failed(what, error))
+    }
 }
 
 impl Current {

@@ -31,9 +31,11 @@ pub(crate) async fn run_in(variables: &[(&str, &str)], arguments: &[&str]) -> (i
     (status.code().unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// What it says of itself.
-pub(crate) async fn help() -> String {
-    let output = within_limit("help", command(&["--help"]).output()).await;
+/// What it says of itself, with environment variables.
+pub(crate) async fn help(variables: &[(&str, &str)]) -> String {
+    let mut command = command(&["--help"]);
+    command.envs(variables.iter().copied());
+    let output = within_limit("help", command.output()).await;
     String::from_utf8(output.unwrap().stdout).unwrap()
 }
 

@@ -1,0 +1,54 @@
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use etcd_client::ConnectOptions;
+#[cfg(feature = "tls")]
+use etcd_client::{Certificate, Identity, TlsOptions};
+
+use crate::Error;
+#[cfg(feature = "tls")]
+use crate::registry::access::Tls;
+use crate::registry::access::{Access, Password};
+
+/// How to connect. Files are small and local, and read anew for each connection, so that a renewed
+/// certificate or password counts from then on.
+pub(super) fn options(access: &Access, limit: Duration) -> Result<ConnectOptions, Error> {
+    let mut options = ConnectOptions::new()
+        .with_connect_timeout(limit)
+        // Pings less than 5 s apart make etcd close the connection.
+        .with_keep_alive(Duration::from_secs(6), Duration::from_secs(3))
+        .with_keep_alive_while_idle(true);
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &access.tls {
+        options = options.with_tls(tls_options(tls)?);
+    }
+    if let Some(user) = &access.user {
+        let password = match &user.password {
+            Password::Given(password) => password.clone(),
+            Password::In(file) => read(file)?.trim_end_matches(['\r', '\n']).to_owned(),
+        };
+        options = options.with_user(&user.name, password);
+    }
+    Ok(options)
+}
+
+#[cfg(feature = "tls")]
+fn tls_options(tls: &Tls) -> Result<TlsOptions, Error> {
+    let mut options = match &tls.ca {
+        Some(ca) => TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca)?)),
+        None => TlsOptions::new().with_native_roots(),
+    };
+    if let Some((cert, key)) = &tls.identity {
+        options = options.identity(Identity::from_pem(read(cert)?, read(key)?));
+    }
+    if let Some(name) = &tls.server_name {
+        options = options.domain_name(name);
+    }
+    Ok(options)
+}
+
+fn read(file: &Path) -> Result<String, Error> {
+    let failed = |error| Error::registry(format!("cannot read {}: {error}", file.display()));
+    fs::read_to_string(file).map_err(failed)
+}
