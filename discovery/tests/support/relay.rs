@@ -1,4 +1,6 @@
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -10,6 +12,8 @@ use tokio::task::{JoinHandle, JoinSet};
 pub(crate) struct Relay {
     address: String,
     network: watch::Sender<Network>,
+    /// How many deletions were lost.
+    lost: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -19,7 +23,11 @@ enum Network {
     Cut,
     Silent,
     LosesNodes,
+    LosesDeletions,
 }
+
+/// How many bytes the head of an HTTP/2 frame has. The first three are the length of the rest.
+const FRAME_HEAD: usize = 9;
 
 impl Relay {
     /// Carries connections to a server, given as `host:port`.
@@ -27,10 +35,12 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
         let (network, state) = watch::channel(Network::Sound);
-        let task = tokio::spawn(run(listener, server, state));
+        let lost = Arc::<AtomicUsize>::default();
+        let task = tokio::spawn(run(listener, server, state, lost.clone()));
         Self {
             address,
             network,
+            lost,
             task,
         }
     }
@@ -57,6 +67,16 @@ impl Relay {
         self.network.send_replace(Network::LosesNodes);
     }
 
+    /// Closes all connections, and from then on carries no news of a deletion.
+    pub(crate) fn lose_deletions(&self) {
+        self.network.send_replace(Network::LosesDeletions);
+    }
+
+    /// How many it did not carry.
+    pub(crate) fn lost(&self) -> usize {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Carries new connections again.
     pub(crate) fn heal(&self) {
         self.network.send_replace(Network::Sound);
@@ -69,20 +89,30 @@ impl Drop for Relay {
     }
 }
 
-async fn run(listener: TcpListener, server: String, network: watch::Receiver<Network>) {
+async fn run(
+    listener: TcpListener,
+    server: String,
+    network: watch::Receiver<Network>,
+    lost: Arc<AtomicUsize>,
+) {
     let mut connections = JoinSet::new(); // they end with this task
     loop {
         let (client, _) = listener.accept().await.expect("a listener accepts");
-        connections.spawn(carry(client, server.clone(), network.clone()));
+        connections.spawn(carry(client, server.clone(), network.clone(), lost.clone()));
     }
 }
 
-async fn carry(mut client: TcpStream, server: String, mut network: watch::Receiver<Network>) {
+async fn carry(
+    mut client: TcpStream,
+    server: String,
+    mut network: watch::Receiver<Network>,
+    lost: Arc<AtomicUsize>,
+) {
     let at_first = *network.borrow_and_update();
-    if matches!(at_first, Network::Sound | Network::LosesNodes) {
+    if !matches!(at_first, Network::Cut | Network::Silent) {
         tokio::select! {
             _ = network.changed() => {}
-            _ = pass(&mut client, &server, at_first) => return,
+            _ = pass(&mut client, &server, at_first, &lost) => return,
         }
     }
     let now = *network.borrow();
@@ -92,13 +122,24 @@ async fn carry(mut client: TcpStream, server: String, mut network: watch::Receiv
 }
 
 /// Passes bytes both ways until one side has none any more.
-async fn pass(client: &mut TcpStream, server: &str, network: Network) -> io::Result<()> {
+async fn pass(
+    client: &mut TcpStream,
+    server: &str,
+    network: Network,
+    lost: &AtomicUsize,
+) -> io::Result<()> {
     let mut server = TcpStream::connect(server).await?;
     let (from_client, mut to_client) = client.split();
     let (mut from_server, to_server) = server.split();
+    let answers = async {
+        match network {
+            Network::LosesDeletions => pass_frames(from_server, to_client, lost).await,
+            _ => copy(&mut from_server, &mut to_client).await.map(drop),
+        }
+    };
     tokio::select! {
         requests = pass_requests(from_client, to_server, network) => requests,
-        answers = copy(&mut from_server, &mut to_client) => answers.map(drop),
+        answers = answers => answers,
     }
 }
 
@@ -113,10 +154,33 @@ async fn pass_requests(
             0 => return Ok(()),
             length => &buffer[..length],
         };
-        let node = b"ServiceName";
-        if network == Network::LosesNodes && bytes.windows(node.len()).any(|part| part == node) {
+        if network == Network::LosesNodes && has(bytes, b"ServiceName") {
             return Ok(());
         }
         to.write_all(bytes).await?;
     }
+}
+
+/// Passes HTTP/2 frames, but none with a key and no value: so etcd tells of a deletion.
+async fn pass_frames(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    lost: &AtomicUsize,
+) -> io::Result<()> {
+    loop {
+        let mut frame = vec![0; FRAME_HEAD];
+        from.read_exact(&mut frame).await?;
+        let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]);
+        frame.resize(FRAME_HEAD + length as usize, 0);
+        from.read_exact(&mut frame[FRAME_HEAD..]).await?;
+        if has(&frame, b"/services/") && !has(&frame, b"ServiceName") {
+            lost.fetch_add(1, Ordering::Relaxed);
+        } else {
+            to.write_all(&frame).await?;
+        }
+    }
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|some| some == part)
 }

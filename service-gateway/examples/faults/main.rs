@@ -12,15 +12,20 @@ use clap::Parser;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
+mod cluster;
 mod directory;
 #[path = "../../../discovery/tests/support/etcd.rs"]
 #[allow(dead_code, reason = "the library's tests use more of it")]
 mod etcd;
 #[path = "../load/generator.rs"]
 mod generator;
+mod missed;
 mod nodes;
 mod process;
 mod registry;
+#[path = "../../../discovery/tests/support/relay.rs"]
+#[allow(dead_code, reason = "the library's tests use more of it")]
+mod relay;
 mod running;
 mod sick;
 mod system;
@@ -122,7 +127,11 @@ fn all() -> impl Iterator<Item = Fault> {
         nodes::same_address "a successor on a dead node's address";
         registry::etcd_down "etcd away for four times to live";
         registry::etcd_frozen "etcd frozen for three times to live";
+        registry::etcd_half_open "bytes to and from etcd swallowed for three times to live";
         registry::etcd_wiped "etcd replaced by an empty one" Quick;
+        missed::etcd_compacted "history compacted while the watch is cut";
+        missed::relist "the watch loses the news of a deletion" Long;
+        cluster::etcd_cluster "of three members: leader killed, follower frozen, quorum lost";
         registry::key_deleted "all keys deleted, the leases alive";
         registry::lease_revoked "all leases revoked" Quick;
         registry::cold_start "services first, etcd later" Quick;

@@ -7,13 +7,17 @@ use actix_web::rt::time::sleep;
 use crate::Verdict;
 use crate::etcd::Etcd;
 use crate::process::until;
+use crate::relay::Relay;
 use crate::system::{System, TTL, get};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// What must hold after etcd was away: all are listed again in five seconds, and a node that joins
 /// is found in five more.
-async fn recovered(system: &mut System, back: Instant) -> anyhow::Result<(bool, String)> {
+pub(crate) async fn recovered(
+    system: &mut System,
+    back: Instant,
+) -> anyhow::Result<(bool, String)> {
     let count = system.greeters.len();
     let listed = || async { Ok(system.etcd.keys().await.len() == count) };
     until(SECOND * 20, "all to be listed again", listed).await?;
@@ -47,16 +51,34 @@ pub(crate) async fn etcd_down() -> anyhow::Result<Verdict> {
 
 /// Frozen for three times to live.
 pub(crate) async fn etcd_frozen() -> anyhow::Result<Verdict> {
-    let mut system = System::start(&["v1", "v1", "v1"]).await?;
+    let system = System::start(&["v1", "v1", "v1"]).await?;
+    let thaw = |system: &System| system.etcd.thaw();
+    fell_silent(system, |system| system.etcd.freeze(), thaw).await
+}
+
+/// Bytes are swallowed on the way for as long: connections only seem to be open.
+pub(crate) async fn etcd_half_open() -> anyhow::Result<Verdict> {
+    let etcd = Etcd::start().await;
+    let relay = Relay::to(etcd.address()).await;
+    let system = System::at(etcd, relay.address(), &["v1", "v1", "v1"], &[]).await?;
+    system.until_known(3).await?;
+    fell_silent(system, |_| relay.fall_silent(), |_| relay.heal()).await
+}
+
+async fn fell_silent(
+    mut system: System,
+    begin: impl FnOnce(&System),
+    end: impl FnOnce(&System),
+) -> anyhow::Result<Verdict> {
     let gets = system.gets(300);
     sleep(SECOND).await;
-    system.etcd.freeze();
+    begin(&system);
     let began = Instant::now();
     let away = || async { Ok(system.registry_state().await? == "away") };
     until(SECOND * 20, "the gateway to notice", away).await?;
     let noticed = began.elapsed();
     sleep((TTL * 3).saturating_sub(noticed)).await;
-    system.etcd.thaw();
+    end(&system);
     let (well, note) = recovered(&mut system, Instant::now()).await?;
     let gets = gets.end().await?;
     Ok(

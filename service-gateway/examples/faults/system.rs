@@ -20,6 +20,8 @@ pub(crate) const TTL: Duration = Duration::from_secs(5);
 /// Everything at work, and gone when this is dropped.
 pub(crate) struct System {
     pub(crate) etcd: Etcd,
+    /// The registry of those who start from now on: what follows `etcd://`.
+    pub(crate) registry: String,
     pub(crate) greeters: Vec<Process>,
     pub(crate) gateway: Process,
     directory: Directory,
@@ -40,26 +42,35 @@ impl System {
         versions: &[&str],
         flags: &[&str],
     ) -> anyhow::Result<Self> {
+        let registry = etcd.address();
+        Self::at(etcd, &registry, versions, flags).await
+    }
+
+    /// The same with another way to etcd.
+    pub(crate) async fn at(
+        etcd: Etcd,
+        registry: &str,
+        versions: &[&str],
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let directory = Directory::new()?;
-        let registry = format!("etcd://{}", etcd.address());
-        let admin = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let arguments = [&["--registry", &registry][..], &admin, flags].concat();
-        let gateway = Process::start(
-            &directory.file("gateway.log"),
-            "service-gateway",
-            &arguments,
-        )
-        .await?;
         let mut system = Self {
             etcd,
+            registry: registry.to_owned(),
             greeters: Vec::new(),
-            gateway,
+            gateway: gateway(&directory, registry, flags).await?,
             directory,
         };
         for version in versions {
             system.add(version).await?;
         }
         Ok(system)
+    }
+
+    /// Puts a gateway that knows nobody in the place of the one that knew.
+    pub(crate) async fn replace_gateway(&mut self) -> anyhow::Result<()> {
+        self.gateway = gateway(&self.directory, &self.registry, &[]).await?;
+        Ok(())
     }
 
     /// One more greeter. It listens when this returns, and registers meanwhile.
@@ -80,7 +91,7 @@ impl System {
         let log = self
             .directory
             .file(&format!("greeter-{:08x}.log", fastrand::u32(..)));
-        let registry = format!("etcd://{}", self.etcd.address());
+        let registry = format!("etcd://{}", self.registry);
         let (ttl, tag) = (format!("{}s", TTL.as_secs()), format!("version={version}"));
         let flags = [
             "--registry",
@@ -218,6 +229,14 @@ impl System {
             in_flight: 1024,
         }
     }
+}
+
+async fn gateway(directory: &Directory, registry: &str, flags: &[&str]) -> anyhow::Result<Process> {
+    let log = directory.file(&format!("gateway-{:08x}.log", fastrand::u32(..)));
+    let registry = format!("etcd://{registry}");
+    let admin = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let arguments = [&["--registry", &registry][..], &admin, flags].concat();
+    Process::start(&log, "service-gateway", &arguments).await
 }
 
 /// The status and the text of a page.
