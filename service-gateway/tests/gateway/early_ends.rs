@@ -34,14 +34,7 @@ async fn a_413_in_the_middle_of_an_upload_arrives() {
             ))
             .await;
         let piece = format!("10000\r\n{}\r\n", "x".repeat(65536));
-        let mut sent = 0;
-        // As a client does that looks for an answer only when it can send no more.
-        while sent < MANY && client.try_send(&piece).await.is_ok() {
-            sent += piece.len();
-            if client.has_answer() {
-                break;
-            }
-        }
+        let sent = client.send_until_answered(&piece, MANY).await;
         let answer = client.answer("POST").await;
         assert_eq!((answer.status(), answer.text()), (413, "too large"));
         assert!(answer.whole && sent < MANY);

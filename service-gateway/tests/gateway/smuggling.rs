@@ -1,80 +1,18 @@
 //! Requests that two readers could read in two ways: the gateway refuses them, or what it sends on
 //! can be read in one way only.
 
-use crate::support::{Gateway, Upstream, Wire, is_refused_with};
+use crate::support::{Gateway, Upstream, Wire, is_refused_with, requests};
 
 #[actix_web::test]
 async fn framing_in_two_ways_is_refused() {
-    let head =
-        |framing: &str| format!("POST /x HTTP/1.1\r\nhost: test\r\n{framing}\r\n\r\n0\r\n\r\n");
-    let requests = [
-        "content-length: 5\r\ntransfer-encoding: chunked",
-        "transfer-encoding: chunked\r\ncontent-length: 5",
-        "content-length: 0\r\ntransfer-encoding: chunked",
-        "content-length: 5\r\ntransfer-encoding: identity",
-        "content-length: 5\r\ntransfer-encoding : chunked",
-        "content-length: 5\r\n transfer-encoding: chunked",
-        "content-length: 5\r\ntransfer-encoding:\x0bchunked",
-        "content-length: 5\r\ntransfer-encoding: xchunked",
-        "content-length: 5\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x",
-        "transfer-encoding: chunked, chunked",
-        "transfer-encoding: gzip, chunked",
-        "transfer-encoding: chunked, gzip",
-        "transfer-encoding: gzip",
-        "transfer-encoding: \"chunked\"",
-        "transfer-encoding: ",
-        "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
-        "transfer-encoding\r\n: chunked",
-        "content-length: 5\r\ncontent-length: 6",
-        "content-length: 5\r\ncontent-length: 5",
-        "content-length: 5, 5",
-        "content-length: 5 5",
-        "content-length: +5",
-        "content-length: -5",
-        "content-length: 0x5",
-        "content-length: 5;",
-        "content-length: ",
-        "content-length: 18446744073709551616",
-        "content-length : 5",
-        "content-length: 5\0",
-    ]
-    .map(head);
-    is_refused_with(400, &requests.each_ref().map(String::as_str)).await;
-    is_refused_with(
-        400,
-        &[
-            "POST /x HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-            "POST /x HTTP/1.0\r\n\r\n",
-            "GET /x HTTP/1.1\r\n\r\n",
-            "GET /x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
-            "GET /x HTTP/2.0\r\nhost: a\r\n\r\n",
-            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-            "GET /x\r\n\r\n",
-            "GET /x HTTP/1.1\r\nhost: test\r\nx: a\r\n b\r\n\r\n",
-            "GET /x HTTP/1.1\r\nhost: test\r\nx y: z\r\n\r\n",
-            "GET /x HTTP/1.1\r\nhost: test\r\n: z\r\n\r\n",
-            "GET /x HTTP/1.1\r\nhost: test\r\nx: a\rb: c\r\n\r\n",
-        ],
-    )
-    .await;
+    is_refused_with(400, &requests::unclear_framing()).await;
+    is_refused_with(400, &requests::BROKEN_HEADS).await;
+    is_refused_with(400, &requests::UPGRADES_WITH_A_BODY).await;
 }
 
 #[actix_web::test]
 async fn a_head_that_is_too_large_is_refused() {
-    let many: String = (0..97).map(|n| format!("x-{n}: {n}\r\n")).collect();
-    is_refused_with(
-        431,
-        &[&format!("GET / HTTP/1.1\r\nhost: test\r\n{many}\r\n")],
-    )
-    .await;
-    let long = "x".repeat(200 << 10);
-    is_refused_with(
-        431,
-        &[&format!(
-            "GET / HTTP/1.1\r\nhost: test\r\nx: {long}\r\n\r\n"
-        )],
-    )
-    .await;
+    is_refused_with(431, &requests::large_heads()).await;
 }
 
 #[actix_web::test]
@@ -147,29 +85,7 @@ async fn what_the_gateway_refuses_leaves_nothing_behind_for_the_next_request() {
 async fn odd_but_clear_requests_have_one_reading_for_the_node() {
     let upstream = Upstream::saying("hi").await;
     let gateway = Gateway::of(&[&upstream]).await;
-    for (request, start, body) in [
-        ("GET /a HTTP/1.1\nhost: test\n\n", "GET /a HTTP/1.1", ""),
-        (
-            "\r\n\r\nGET /b HTTP/1.1\r\nhost: test\r\n\r\n",
-            "GET /b HTTP/1.1",
-            "",
-        ),
-        (
-            "GET /c#/../d HTTP/1.1\r\nhost: test\r\n\r\n",
-            "GET /c HTTP/1.1",
-            "",
-        ),
-        (
-            "POST /d HTTP/1.1\r\nhost: test\r\ncontent-length: 0002\r\n\r\nhi",
-            "POST /d HTTP/1.1",
-            "hi",
-        ),
-        (
-            "POST /e HTTP/1.1\r\nHOST: test\r\nTRANSFER-ENCODING: cHuNkEd\r\n\r\n02\r\nhi\r\n0\r\n\r\n",
-            "POST /e HTTP/1.1",
-            "hi",
-        ),
-    ] {
+    for (request, start, body) in requests::CLEAR {
         upstream.forget();
         let mut client = gateway.connect().await;
         client.send(request).await;

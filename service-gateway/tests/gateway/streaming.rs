@@ -8,7 +8,7 @@ use discovery::MemoryRegistry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::support::{Gateway, Upstream, greeter, until};
+use crate::support::{Gateway, Upstream, greeter, is_echoed, until};
 
 const MANY: usize = 64 << 20;
 
@@ -24,52 +24,9 @@ async fn sixteen_megabytes_are_echoed_while_they_are_sent() {
     let registry = MemoryRegistry::default();
     greeter(&registry, "version=v1").await;
     let gateway = Gateway::following("--route /=greeter", registry);
-    for framing in ["content-length", "transfer-encoding"] {
-        let mut client = gateway.connect().await;
-        let size = 16 << 20;
-        let pieces = size / 65536;
-        let (head, frame) = match framing {
-            "content-length" => (format!("content-length: {size}"), ["", ""]),
-            _ => (
-                "transfer-encoding: chunked".to_owned(),
-                ["10000\r\n", "\r\n"],
-            ),
-        };
-        client
-            .send(format!(
-                "POST /echo HTTP/1.1\r\nhost: test\r\n{head}\r\n\r\n"
-            ))
-            .await;
-        // The first piece comes back before the second one is sent.
-        let content = |n: usize| format!("{n:08}").repeat(8192);
-        let piece = |n: usize| format!("{}{}{}", frame[0], content(n), frame[1]);
-        client.send(piece(0)).await;
-        assert_eq!(client.head().await.unwrap().status(), 200);
-        let mut got = client.chunk().await.unwrap().unwrap();
-
-        let (mut reader, mut writer) = client.stream.split();
-        let sending = async {
-            for n in 1..pieces {
-                writer.write_all(piece(n).as_bytes()).await.unwrap();
-            }
-            if framing != "content-length" {
-                writer.write_all(b"0\r\n\r\n").await.unwrap();
-            }
-        };
-        let mut raw = std::mem::take(&mut client.received);
-        let reading = async {
-            while !raw.ends_with(b"\r\n0\r\n\r\n") {
-                assert_ne!(reader.read_buf(&mut raw).await.unwrap(), 0);
-            }
-        };
-        crate::support::within_limit("the echo", futures_util::future::join(sending, reading))
-            .await;
-        client.received = raw;
-        while let Some(chunk) = client.chunk().await.unwrap() {
-            got.extend(chunk);
-        }
-        let sent: String = (0..pieces).map(content).collect();
-        assert!(got == sent.into_bytes());
+    for in_chunks in [false, true] {
+        let client = gateway.connect().await;
+        is_echoed(client, "/echo", 16 << 20, in_chunks).await;
     }
 }
 

@@ -1,9 +1,14 @@
 //! What the tests share: clients and nodes that see every byte, and a gateway between them.
 
+pub(crate) mod answers;
+mod echo;
 mod gateway;
+mod limit;
 mod message;
+pub(crate) mod mixed;
 mod program;
 mod refused;
+pub(crate) mod requests;
 mod upstream;
 mod wire;
 
@@ -12,31 +17,15 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+pub(crate) use echo::is_echoed;
 pub(crate) use gateway::{Gateway, greeter};
+pub(crate) use limit::{until, within_limit};
 pub(crate) use message::Message;
 pub(crate) use program::{Program, help, run, run_in};
-pub(crate) use refused::{is_refused_with, status_of};
+pub(crate) use refused::is_refused_with;
+pub(crate) use requests::status_of;
 pub(crate) use upstream::{Peer, Upstream};
 pub(crate) use wire::Wire;
-
-/// Far longer than anything here takes: who waits that long waits in vain.
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// What `future` comes to, if it does so before the test's patience ends.
-pub(crate) async fn within_limit<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let waited = timeout(LIMIT, future).await;
-    waited.unwrap_or_else(|_| panic!("in vain: {what}"))
-}
-
-/// Waits until `state` is so.
-pub(crate) async fn until(what: &str, mut state: impl AsyncFnMut() -> bool) {
-    within_limit(what, async {
-        while !state().await {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-}
 
 /// An address where no connection is refused and none is made, for as long as this lives: nobody
 /// accepts them, and no more may wait.

@@ -73,6 +73,16 @@ impl Wire {
         .await;
     }
 
+    /// Sends a piece over and over, as a client does that looks for an answer only in between. Returns
+    /// how many bytes it sent before the answer came: `most` or more if none did.
+    pub(crate) async fn send_until_answered(&mut self, piece: &str, most: usize) -> usize {
+        let mut sent = 0;
+        while sent < most && !self.has_answer() && self.try_send(piece).await.is_ok() {
+            sent += piece.len();
+        }
+        sent
+    }
+
     /// Whether something has arrived.
     pub(crate) fn has_answer(&mut self) -> bool {
         let _ = self.stream.try_read_buf(&mut self.received); // nothing, or the end: told by others
