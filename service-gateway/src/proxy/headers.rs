@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use actix_web::http::header as actix;
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
+use http::header::{CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
 
 /// Headers about one connection, and those that the gateway answers itself: `Expect` was answered
 /// with 100 when the body was first asked for, and trailers are not passed on.
@@ -27,8 +27,9 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What `Connection` may not take away: the framing, and what tells where a request came from.
-const STAYS: [&str; 6] = [
+const STAYS: [&str; 7] = [
     "content-length",
+    "forwarded",
     "host",
     "via",
     "x-forwarded-for",
@@ -54,19 +55,43 @@ pub(super) fn request(received: &actix::HeaderMap, peer: Option<IpAddr>, via: &s
             headers.append(name, value);
         }
     }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.unwrap_or_default().to_owned();
     if let Some(peer) = peer {
         extend_list(&mut headers, FORWARDED_FOR, &peer.to_string());
+        extend_forwarded(&mut headers, peer, &host);
     }
     extend_list(&mut headers, FORWARDED_PROTO, "http");
-    if let Some(host) = headers
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .map(str::to_owned)
-    {
+    if !host.is_empty() {
         extend_list(&mut headers, FORWARDED_HOST, &host);
     }
     extend_list(&mut headers, VIA, via);
     headers
+}
+
+/// Adds to `Forwarded` what the gateway knows, if the client says anything there: as with
+/// `X-Forwarded-For`, only the last element is true for sure ([RFC 7239, section 8.1][1]).
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc7239#section-8.1
+fn extend_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: &str) {
+    let mut sent = headers.get_all(FORWARDED).iter().peekable();
+    if sent.peek().is_none() {
+        return;
+    }
+    // An open quote, or one hidden behind a backslash, would swallow what is added.
+    let is_open = |value: &HeaderValue| {
+        let quotes = value.as_bytes().iter().filter(|byte| **byte == b'"');
+        quotes.count() % 2 == 1 || value.as_bytes().contains(&b'\\')
+    };
+    if sent.any(is_open) {
+        headers.remove(FORWARDED);
+    }
+    let by = match peer {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("\"[{ip}]\""),
+    };
+    let element = format!(r#"for={by};host="{host}";proto=http"#);
+    extend_list(headers, FORWARDED, &element);
 }
 
 /// Copies the headers of a node's answer to the client's. The length is one line there, however
@@ -217,6 +242,34 @@ mod tests {
         assert_eq!(all(&headers, "x-forwarded-host"), [b"shop.example"]);
         assert_eq!(all(&headers, "via"), [b"1.0 edge, 1.1 gateway-1a2b"]);
         assert_eq!(all(&headers, "host"), [b"shop.example"]);
+    }
+
+    #[test]
+    fn a_clients_forwarded_never_has_the_last_word() {
+        let us = r#"for=192.0.2.7;host="shop.example:81";proto=http"#;
+        let forwarded = |lines: &[&str]| {
+            let mut all = vec![("host", "shop.example:81"), ("connection", "forwarded")];
+            all.extend(lines.iter().map(|line| ("forwarded", *line)));
+            let headers = sent(&all);
+            let values = headers.get_all("forwarded").iter();
+            let values = values.map(|value| value.to_str().unwrap().to_owned());
+            values.collect::<Vec<_>>()
+        };
+        assert_eq!(forwarded(&[]), [""; 0]);
+        let both = forwarded(&["for=198.51.100.1;proto=https", r#"for="[2001:db8::1]""#]);
+        let sent = r#"for=198.51.100.1;proto=https, for="[2001:db8::1]""#;
+        assert_eq!(both, [format!("{sent}, {us}")]);
+        for open in [r#"for="x"#, r#"for="a\""#] {
+            assert_eq!(forwarded(&["for=198.51.100.1", open]), [us]);
+        }
+    }
+
+    #[test]
+    fn an_ipv6_client_is_quoted_in_forwarded() {
+        let lines = received(&[("forwarded", "for=198.51.100.1")]);
+        let headers = request(&lines, Some("2001:db8::7".parse().unwrap()), VIA_US);
+        let us = r#"for=198.51.100.1, for="[2001:db8::7]";host="";proto=http"#;
+        assert_eq!(all(&headers, "forwarded"), [us.as_bytes()]);
     }
 
     #[test]
