@@ -5,6 +5,7 @@
 //! them, does what its name says, and returns what it counted and whether that will do.
 
 use std::fmt::Display;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,16 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 mod cluster;
+mod bodies;
 mod directory;
 #[path = "../../../discovery/tests/support/etcd.rs"]
 #[allow(dead_code, reason = "the library's tests use more of it")]
 mod etcd;
+mod framing;
 #[path = "../load/generator.rs"]
 mod generator;
 mod missed;
+mod headers;
 mod nodes;
 mod process;
 mod registry;
@@ -27,11 +31,14 @@ mod registry;
 #[allow(dead_code, reason = "the library's tests use more of it")]
 mod relay;
 mod running;
+mod scripted;
 mod sick;
+mod smuggling;
 mod system;
 #[path = "../load/tally.rs"]
 #[allow(dead_code, reason = "the load generator shows more of it")]
 mod tally;
+mod usage;
 
 use tally::Tally;
 
@@ -77,6 +84,14 @@ impl Verdict {
             tally.answered() + tally.failed(),
             tally.failed()
         ))
+    }
+
+    /// Says on the side what was otherwise than it should be.
+    fn listing(self, wrong: &[String]) -> Self {
+        for wrong in wrong.iter().take(9) {
+            eprintln!("  wrong: {wrong:.500}");
+        }
+        self
     }
 
     fn note(mut self, what: impl Display) -> Self {
@@ -136,6 +151,13 @@ fn all() -> impl Iterator<Item = Fault> {
         registry::lease_revoked "all leases revoked" Quick;
         registry::cold_start "services first, etcd later" Quick;
         registry::junk "junk in keys and values" Quick;
+        framing::framing "odd and broken answers among good ones";
+        bodies::cut_body "nodes die in the middle of a body" Quick;
+        bodies::early_answer "413 in mid-upload; clients gone in mid-body";
+        bodies::full_duplex "16 MiB echoed while they are sent";
+        bodies::big "1 GiB down, 1 GiB up";
+        smuggling::smuggling "requests that can be read in two ways" Quick;
+        headers::headers "headers of one connection, forged, repeated";
     }
     .into_iter()
 }
@@ -164,9 +186,10 @@ async fn main() -> ExitCode {
             continue;
         }
         let began = Instant::now();
-        let (counted, held) = match (fault.run)().await {
-            Ok(verdict) => (verdict.counted.join("; "), verdict.held),
-            Err(error) => (format!("{error:#}"), false),
+        let (counted, held) = match AssertUnwindSafe((fault.run)()).catch_unwind().await {
+            Ok(Ok(verdict)) => (verdict.counted.join("; "), verdict.held),
+            Ok(Err(error)) => (format!("{error:#}"), false),
+            Err(_) => ("an assertion failed, see above".to_owned(), false),
         };
         fell_short += usize::from(!held);
         let (held, took) = (if held { "ok" } else { "NOT OK" }, seconds(began.elapsed()));

@@ -13,6 +13,8 @@ use crate::etcd::Etcd;
 use crate::generator::Load;
 use crate::process::{Process, until};
 use crate::running::Running;
+use crate::scripted::{Upstream, Wire};
+use crate::usage::Usage;
 
 /// The greeters' time to live in all faults.
 pub(crate) const TTL: Duration = Duration::from_secs(5);
@@ -73,6 +75,24 @@ impl System {
         Ok(())
     }
 
+    /// A gateway with these routes, before greeters of these versions, and before nodes of these, that a
+    /// fault scripts. Nobody is asked for its health, so that those get what the fault sends, and
+    /// nothing else.
+    pub(crate) async fn routing(
+        routes: &str,
+        greeters: &[&str],
+        nodes: &[(&Upstream, &str)],
+    ) -> anyhow::Result<Self> {
+        let flags = ["--route", routes, "--probe-path", "off"];
+        let system = Self::around(Etcd::start().await, greeters, &flags).await?;
+        for (node, version) in nodes {
+            let tags = format!(r#"{{"version":"{version}"}}"#);
+            system.list(&node.address.to_string(), &tags).await;
+        }
+        system.until_known(greeters.len() + nodes.len()).await?;
+        Ok(system)
+    }
+
     /// One more greeter. It listens when this returns, and registers meanwhile.
     pub(crate) async fn add(&mut self, version: &str) -> anyhow::Result<&Process> {
         let greeter = self.greeter(version, &[]).await?;
@@ -108,8 +128,13 @@ impl System {
 
     /// Lists a node that nobody keeps, as `etcdctl put` would.
     pub(crate) async fn put_node(&self, address: &str) {
+        self.list(address, "null").await;
+    }
+
+    async fn list(&self, address: &str, tags: &str) {
         let (ip, port) = address.rsplit_once(':').expect("an address has a port");
-        let value = format!(r#"{{"ServiceName":"greeter","IP":"{ip}","Port":{port}}}"#);
+        let value =
+            format!(r#"{{"ServiceName":"greeter","IP":"{ip}","Port":{port},"Tags":{tags}}}"#);
         self.etcd
             .put(&format!("/services/greeter/{address}"), value)
             .await;
@@ -151,6 +176,16 @@ impl System {
         state
             .map(str::to_owned)
             .context("the state of the registry")
+    }
+
+    /// A connection to the gateway, of which every byte is seen.
+    pub(crate) async fn connect(&self) -> Wire {
+        Wire::connect(self.gateway.address).await
+    }
+
+    /// What the gateway uses now.
+    pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
+        Usage::of(self.gateway.id())
     }
 
     pub(crate) fn url(&self, path: &str) -> Uri {
