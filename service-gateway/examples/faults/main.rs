@@ -34,6 +34,7 @@ mod running;
 mod scripted;
 mod sick;
 mod smuggling;
+mod soak;
 mod system;
 #[path = "../load/tally.rs"]
 #[allow(dead_code, reason = "the load generator shows more of it")]
@@ -158,6 +159,7 @@ fn all() -> impl Iterator<Item = Fault> {
         bodies::big "1 GiB down, 1 GiB up";
         smuggling::smuggling "requests that can be read in two ways" Quick;
         headers::headers "headers of one connection, forged, repeated";
+        soak::soak "10 minutes of nodes that come and go" Long;
     }
     .into_iter()
 }
