@@ -27,32 +27,45 @@ pub enum Ejection {
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     bad_answers: AtomicU32,
-    /// Whether it ever answered.
-    proven: AtomicBool,
+    /// Answers that were good, to probes too.
+    good_answers: AtomicU64,
+    /// Whether it is ejected, for those who have no time to ask why.
+    is_ejected: AtomicBool,
     /// A std mutex: looked at when something changes, never across an await.
     standing: Mutex<Standing>,
-    /// Counted up at every change, for all endpoints of a service together.
-    changes: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+/// How often something happened to the endpoints of one service, all together.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    changes: AtomicU64,
+    ejections: [AtomicU64; Ejection::ALL.len()],
 }
 
 #[derive(Debug, Default)]
 struct Standing {
-    ejected: Option<Ejection>,
+    /// Why, and since when.
+    ejected: Option<(Ejection, Instant)>,
     /// Until when, or since when not any more.
     until: Option<Instant>,
     times: u32,
 }
 
 impl Record {
-    pub(crate) fn new(changes: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(counts: Arc<Counts>) -> Self {
         Self {
-            changes,
+            counts,
             ..Self::default()
         }
     }
 
-    pub(crate) fn ejected(&self) -> Option<Ejection> {
-        self.standing().ejected
+    /// Why it is ejected, and since when.
+    pub(crate) fn ejected(&self) -> Option<(Ejection, Instant)> {
+        match self.is_ejected.load(Ordering::Relaxed) {
+            true => self.standing().ejected,
+            false => None,
+        }
     }
 
     /// Whether it is ejected and may be tried again.
@@ -61,14 +74,8 @@ impl Record {
         standing.ejected.is_some() && standing.until.is_none_or(|until| until <= Instant::now())
     }
 
-    pub(crate) fn is_proven(&self) -> bool {
-        self.proven.load(Ordering::Relaxed)
-    }
-
-    fn prove(&self) {
-        if !self.is_proven() {
-            self.proven.store(true, Ordering::Relaxed);
-        }
+    pub(crate) fn good_answers(&self) -> u64 {
+        self.good_answers.load(Ordering::Relaxed)
     }
 
     /// An answer came. Returns whether it was one bad answer too many.
@@ -76,7 +83,7 @@ impl Record {
         if !good {
             return self.bad_answers.fetch_add(1, Ordering::Relaxed) + 1 >= BAD_ANSWERS;
         }
-        self.prove();
+        self.good_answers.fetch_add(1, Ordering::Relaxed);
         if self.bad_answers.load(Ordering::Relaxed) != 0 {
             self.bad_answers.store(0, Ordering::Relaxed);
         }
@@ -99,20 +106,23 @@ impl Record {
         let time = time.mul_f64(0.8 + 0.2 * fastrand::f64());
         standing.times += 1;
         standing.until = Some(now + time);
-        standing.ejected = Some(why);
-        self.changes.fetch_add(1, Ordering::Release);
+        standing.ejected = Some((why, now));
+        self.is_ejected.store(true, Ordering::Relaxed);
+        self.counts.ejections[why as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts.changes.fetch_add(1, Ordering::Release);
         Some(time)
     }
 
     /// Returns whether it was ejected until now.
     pub(crate) fn restore(&self) -> bool {
-        self.prove();
+        self.good_answers.fetch_add(1, Ordering::Relaxed);
         self.bad_answers.store(0, Ordering::Relaxed);
         let mut standing = self.standing();
         let was_ejected = standing.ejected.take().is_some();
         if was_ejected {
             standing.until = Some(Instant::now());
-            self.changes.fetch_add(1, Ordering::Release);
+            self.is_ejected.store(false, Ordering::Relaxed);
+            self.counts.changes.fetch_add(1, Ordering::Release);
         }
         was_ejected
     }
@@ -123,7 +133,21 @@ impl Record {
     }
 }
 
+impl Counts {
+    /// Counted up at every ejection and restoration.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn ejections(&self, why: Ejection) -> u64 {
+        self.ejections[why as usize].load(Ordering::Relaxed)
+    }
+}
+
 impl Ejection {
+    /// Every reason there is.
+    pub const ALL: [Self; 3] = [Self::Unreachable, Self::Silent, Self::Failing];
+
     /// The reason in one word.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -165,19 +189,23 @@ mod tests {
                 "{time:?} of {longest:?}"
             );
             assert_eq!(record.eject(Ejection::Silent), None, "once is enough");
-            assert!(!record.trial_is_due() && record.ejected() == Some(Ejection::Failing));
+            assert!(!record.trial_is_due());
+            let why = record.ejected().map(|(why, _)| why);
+            assert_eq!(why, Some(Ejection::Failing));
             assert!(record.restore() && !record.restore());
         }
     }
 
     #[test]
     fn every_change_is_counted() {
-        let changes = Arc::<AtomicU64>::default();
-        let record = Record::new(changes.clone());
+        let counts = Arc::<Counts>::default();
+        let record = Record::new(counts.clone());
         record.eject(Ejection::Unreachable);
         record.eject(Ejection::Unreachable);
         record.restore();
         record.restore();
-        assert_eq!(changes.load(Ordering::Relaxed), 2);
+        assert_eq!(counts.changes(), 2);
+        let ejections = Ejection::ALL.map(|why| counts.ejections(why));
+        assert_eq!(ejections, [1, 0, 0]);
     }
 }

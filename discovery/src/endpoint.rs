@@ -1,6 +1,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use log::{info, warn};
 
@@ -63,18 +64,37 @@ impl Endpoint {
 
     /// Why it is set aside, `None` while it is not.
     pub fn ejected(&self) -> Option<Ejection> {
+        self.record.ejected().map(|(why, _)| why)
+    }
+
+    /// Why it is set aside, and since when.
+    pub(crate) fn ejected_since(&self) -> Option<(Ejection, Instant)> {
         self.record.ejected()
+    }
+
+    /// How many good answers it gave: to users, and when it was tried.
+    pub fn good_answers(&self) -> u64 {
+        self.record.good_answers()
     }
 
     /// Whether it ever gave a good answer.
     pub fn is_proven(&self) -> bool {
-        self.record.is_proven()
+        self.good_answers() > 0
     }
 
-    /// Tells of an answer. A bad one says that the endpoint is at fault: five in a row eject it.
+    /// Tells of an answer. A bad one says that the endpoint is at fault: five in a row eject it. A
+    /// good one of an endpoint that was ejected because nothing came from it restores it.
     pub fn answered(&self, good: bool) {
         if self.record.answered(good) {
             self.eject(Ejection::Failing);
+        }
+        if good
+            && matches!(
+                self.ejected(),
+                Some(Ejection::Silent | Ejection::Unreachable)
+            )
+        {
+            self.restore();
         }
     }
 
@@ -140,5 +160,27 @@ impl Deref for InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_disproves_silence_and_not_sickness() {
+        let address = ([10, 0, 0, 1], 80).into();
+        let endpoint = Endpoint::new(Arc::new(ServiceNode::new("a".parse().unwrap(), address)));
+        for (why, after) in [
+            (Ejection::Silent, None),
+            (Ejection::Unreachable, None),
+            (Ejection::Failing, Some(Ejection::Failing)),
+        ] {
+            endpoint.eject(why);
+            endpoint.answered(false);
+            assert_eq!(endpoint.ejected(), Some(why), "a bad one says nothing");
+            endpoint.answered(true);
+            assert_eq!(endpoint.ejected(), after);
+        }
     }
 }

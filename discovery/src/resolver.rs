@@ -1,5 +1,6 @@
+use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -25,7 +26,7 @@ pub struct Resolver {
 #[derive(Default)]
 struct Candidates {
     of: Arc<[Arc<Endpoint>]>,
-    ejections: u64,
+    standing_changes: u64,
     /// With the right tags.
     fitting: Arc<[Arc<Endpoint>]>,
     /// Of these, what is not set aside.
@@ -124,9 +125,9 @@ impl Resolver {
             let (service, waited) = (self.service().clone(), Duration::ZERO);
             return Err(Error::NotReady { service, waited });
         };
-        let ejections = view.ejections();
+        let standing_changes = view.standing_changes();
         let known = self.candidates.load();
-        if Arc::ptr_eq(&known.of, view.endpoints()) && known.ejections == ejections {
+        if Arc::ptr_eq(&known.of, view.endpoints()) && known.standing_changes == standing_changes {
             return Ok(known);
         }
         let of = view.endpoints().clone();
@@ -136,7 +137,7 @@ impl Resolver {
         let usable = usable(&fitting);
         let candidates = Arc::new(Candidates {
             of,
-            ejections,
+            standing_changes,
             fitting,
             usable,
         });
@@ -145,23 +146,37 @@ impl Resolver {
     }
 }
 
-/// Leaves out what is set aside. Endpoints that nobody can connect to are left out as long as there
-/// are others: no request can succeed there. Those under suspicion are left out only if at least
-/// half remain: the rest could not bear the load, and so many bad ones are more likely to be one
-/// cause that all share.
+/// Leaves out what is set aside.
+///
+/// Endpoints that nobody can connect to are left out as long as there are others: no request can
+/// succeed there. Those under suspicion are left out as long as half remain, since fewer could not
+/// bear the load. Of more suspects than that, some stay in use: rather those that were silent, for
+/// requests get over silence and not over bad answers, and rather those that were ejected last. If
+/// all were ejected for the same reason, it says nothing about any of them, and all stay in use.
 fn usable(all: &Arc<[Arc<Endpoint>]>) -> Arc<[Arc<Endpoint>]> {
-    let reachable = |endpoint: &&Arc<Endpoint>| endpoint.ejected() != Some(Ejection::Unreachable);
-    let reachable: Vec<_> = all.iter().filter(reachable).cloned().collect();
-    let up: Vec<_> = reachable
+    let standing = all
         .iter()
-        .filter(|e| e.ejected().is_none())
-        .cloned()
-        .collect();
-    match (up.len(), reachable.len()) {
-        (_, 0) => all.clone(),
-        (up_count, count) if up_count * 2 >= count => up.into(),
-        _ => reachable.into(),
+        .map(|endpoint| (endpoint, endpoint.ejected_since()));
+    let reachable = |why: &Option<(Ejection, _)>| !matches!(why, Some((Ejection::Unreachable, _)));
+    let reachable: Vec<_> = standing.filter(|(_, ejected)| reachable(ejected)).collect();
+    if reachable.is_empty() {
+        return all.clone();
     }
+    // The first are the first to stay in use.
+    let order = |(endpoint, ejected): &(&Arc<Endpoint>, Option<(Ejection, Instant)>)| {
+        ejected.map(|(why, since)| (why == Ejection::Failing, Reverse(since), endpoint.address))
+    };
+    let mut suspects: Vec<_> = reachable.iter().filter_map(order).collect();
+    suspects.sort_unstable();
+    let up = reachable.len() - suspects.len();
+    let all_alike = up == 0 && suspects.first().map(|s| s.0) == suspects.last().map(|s| s.0);
+    let needed = match all_alike {
+        true => suspects.len(),
+        false => reachable.len().div_ceil(2).saturating_sub(up),
+    };
+    let last = needed.checked_sub(1).map(|index| suspects[index]);
+    let in_use = reachable.iter().filter(|entry| order(entry) <= last);
+    in_use.map(|(endpoint, _)| Arc::clone(endpoint)).collect()
 }
 
 #[cfg(test)]
@@ -169,7 +184,8 @@ mod tests {
     use super::*;
     use crate::ServiceNode;
 
-    fn endpoints(ejected: &[Option<Ejection>]) -> Arc<[Arc<Endpoint>]> {
+    /// Ports of those in use, out of ports 1 and so on that were ejected one after another.
+    fn usable_ports(ejected: &[Option<Ejection>]) -> Vec<u16> {
         let endpoint = |(index, why): (usize, &Option<Ejection>)| {
             let address = ([10, 0, 0, 1], index as u16 + 1).into();
             let node = ServiceNode::new("a".parse().unwrap(), address);
@@ -177,11 +193,9 @@ mod tests {
             why.iter().for_each(|why| endpoint.eject(*why));
             Arc::new(endpoint)
         };
-        ejected.iter().enumerate().map(endpoint).collect()
-    }
-
-    fn usable_ports(ejected: &[Option<Ejection>]) -> Vec<u16> {
-        usable(&endpoints(ejected))
+        let endpoints = ejected.iter().enumerate().map(endpoint).collect();
+        let usable = usable(&endpoints);
+        usable
             .iter()
             .map(|endpoint| endpoint.address.port())
             .collect()
@@ -189,14 +203,34 @@ mod tests {
 
     const UP: Option<Ejection> = None;
     const GONE: Option<Ejection> = Some(Ejection::Unreachable);
+    const MUTE: Option<Ejection> = Some(Ejection::Silent);
     const SICK: Option<Ejection> = Some(Ejection::Failing);
 
     #[test]
     fn suspects_are_left_out_as_long_as_half_remain() {
         assert_eq!(usable_ports(&[UP, SICK, UP]), [1, 3]);
-        assert_eq!(usable_ports(&[UP, SICK, SICK, UP]), [1, 4]);
-        assert_eq!(usable_ports(&[UP, SICK, SICK]), [1, 2, 3]);
-        assert_eq!(usable_ports(&[SICK, SICK]), [1, 2]);
+        assert_eq!(usable_ports(&[UP, SICK, MUTE, UP]), [1, 4]);
+        assert_eq!(usable_ports(&[SICK, UP]), [2]);
+    }
+
+    #[test]
+    fn half_stay_in_use_and_those_set_aside_first_stay_aside() {
+        assert_eq!(usable_ports(&[UP, SICK, SICK]), [1, 3]);
+        assert_eq!(usable_ports(&[MUTE, MUTE, MUTE, UP, MUTE]), [3, 4, 5]);
+    }
+
+    #[test]
+    fn a_sick_one_stays_aside_when_the_others_were_only_late() {
+        assert_eq!(usable_ports(&[SICK, MUTE, MUTE]), [2, 3]);
+        assert_eq!(usable_ports(&[MUTE, MUTE, SICK]), [1, 2]);
+        assert_eq!(usable_ports(&[MUTE, SICK]), [1]);
+    }
+
+    #[test]
+    fn all_stay_in_use_if_the_same_is_held_against_all() {
+        assert_eq!(usable_ports(&[SICK, SICK, SICK]), [1, 2, 3]);
+        assert_eq!(usable_ports(&[MUTE, MUTE]), [1, 2]);
+        assert_eq!(usable_ports(&[SICK]), [1]);
     }
 
     #[test]

@@ -1,10 +1,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::{self, AtomicU64};
 use std::time::{Duration, Instant};
 
-use crate::ejection::Record;
-use crate::{Endpoint, Snapshot};
+use crate::ejection::{Counts, Record};
+use crate::{Ejection, Endpoint, Snapshot};
 
 /// What a client knows of one service: the last list it got, and whether the registry stands by it.
 #[derive(Clone, Debug, Default)]
@@ -13,8 +12,8 @@ pub struct View {
     revision: u64,
     skipped: usize,
     away_since: Option<Instant>,
-    /// Counts what endpoints were ejected and restored.
-    ejections: Arc<AtomicU64>,
+    /// Of ejections since the service is followed.
+    counts: Arc<Counts>,
 }
 
 /// The difference between two lists.
@@ -46,9 +45,15 @@ impl View {
         self.away_since.map(|since| since.elapsed())
     }
 
+    /// How often endpoints were ejected for this reason since the service is followed, those included
+    /// that have left.
+    pub fn ejections(&self, why: Ejection) -> u64 {
+        self.counts.ejections(why)
+    }
+
     /// Changes whenever an endpoint is ejected or restored.
-    pub(crate) fn ejections(&self) -> u64 {
-        self.ejections.load(atomic::Ordering::Acquire)
+    pub(crate) fn standing_changes(&self) -> u64 {
+        self.counts.changes()
     }
 
     /// The same list, without a registry to stand by it.
@@ -73,7 +78,7 @@ impl View {
                 }
             }
             endpoints.push(same.unwrap_or_else(|| {
-                let record = Record::new(self.ejections.clone());
+                let record = Record::new(self.counts.clone());
                 let endpoint = Arc::new(Endpoint::with_record(node.clone(), record));
                 changes.joined.push(endpoint.clone());
                 endpoint
@@ -90,7 +95,7 @@ impl View {
             revision: snapshot.revision(),
             skipped: snapshot.skipped(),
             away_since: None,
-            ejections: self.ejections.clone(),
+            counts: self.counts.clone(),
         };
         (view, changes)
     }

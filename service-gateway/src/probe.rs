@@ -13,12 +13,16 @@ use discovery::{Ejection, Endpoint, ServiceName};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, FuturesUnordered, select_all, unfold};
 use tokio::sync::{mpsc, watch};
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 
 use crate::proxy::Gateway;
 
 /// How long a node may take to say how it is.
 const LIMIT: Duration = Duration::from_millis(800);
+
+/// A probe that took so much longer than its limit did not come to run in time: we are busy, and it
+/// says nothing about the node.
+const LATE: Duration = Duration::from_millis(200);
 
 /// Nodes asked at once, at most.
 const PROBES: usize = 64;
@@ -37,8 +41,16 @@ pub(crate) struct Prober {
     /// The endpoints of each service that were asked when they joined.
     known: BTreeMap<ServiceName, Arc<[Arc<Endpoint>]>>,
     /// To be asked, each once.
-    waiting: Vec<Arc<Endpoint>>,
+    waiting: Vec<Asked>,
     asking: HashSet<SocketAddr>,
+}
+
+/// A node to be asked.
+struct Asked {
+    endpoint: Arc<Endpoint>,
+    /// Whether requests to it have had no answer. Silence is held against nobody else: a node that
+    /// is only slow, or a gateway that is, would do for it.
+    suspected: bool,
 }
 
 impl Suspects {
@@ -79,16 +91,16 @@ impl Prober {
         let mut probes = FuturesUnordered::new();
         loop {
             tokio::select! {
-                Some(suspect) = self.suspects.recv() => self.waiting.push(suspect),
+                Some(suspect) = self.suspects.recv() => self.waiting.push(Asked::new(&suspect, true)),
                 Some(()) = changes.next() => self.add_newcomers(gateway),
                 _ = ticks.tick() => self.add_due(),
                 Some(address) = probes.next() => { self.asking.remove(&address); }
             }
             while probes.len() < PROBES
-                && let Some(endpoint) = self.waiting.pop()
+                && let Some(asked) = self.waiting.pop()
             {
-                if self.asking.insert(endpoint.address) {
-                    probes.push(probe(&client, &path, endpoint));
+                if self.asking.insert(asked.endpoint.address) {
+                    probes.push(probe(&client, &path, asked));
                 }
             }
         }
@@ -104,7 +116,7 @@ impl Prober {
             self.add_due();
             self.waiting
                 .drain(..)
-                .for_each(|endpoint| endpoint.restore());
+                .for_each(|asked| asked.endpoint.restore());
         }
     }
 
@@ -122,15 +134,26 @@ impl Prober {
                 .endpoints()
                 .iter()
                 .filter(|endpoint| !is_known(endpoint));
-            self.waiting.extend(newcomers.cloned());
+            let newcomers = newcomers.map(|endpoint| Asked::new(endpoint, false));
+            self.waiting.extend(newcomers);
             *known = view.endpoints().clone();
         }
     }
 
     fn add_due(&mut self) {
         let all = self.known.values().flat_map(|endpoints| endpoints.iter());
+        let due = all.filter(|endpoint| endpoint.trial_is_due());
         self.waiting
-            .extend(all.filter(|endpoint| endpoint.trial_is_due()).cloned());
+            .extend(due.map(|endpoint| Asked::new(endpoint, false)));
+    }
+}
+
+impl Asked {
+    fn new(endpoint: &Arc<Endpoint>, suspected: bool) -> Self {
+        Self {
+            endpoint: endpoint.clone(),
+            suspected,
+        }
     }
 }
 
@@ -148,7 +171,13 @@ fn changes(gateway: &Gateway) -> BoxStream<'static, ()> {
 }
 
 /// Asks one node, and acts on what it says.
-async fn probe(client: &Client, path: &str, endpoint: Arc<Endpoint>) -> SocketAddr {
+async fn probe(client: &Client, path: &str, asked: Asked) -> SocketAddr {
+    let endpoint = asked.endpoint;
+    let (began, heard) = (Instant::now(), endpoint.good_answers());
+    let is_silent = || {
+        let in_time = began.elapsed() < LIMIT + LATE;
+        asked.suspected && in_time && endpoint.good_answers() == heard
+    };
     let request = client.get(format!("http://{}{path}", endpoint.address));
     match request.send().await {
         // Whoever says 404 has no such path, and is well.
@@ -156,7 +185,8 @@ async fn probe(client: &Client, path: &str, endpoint: Arc<Endpoint>) -> SocketAd
         // A node that is leaving says 503, and a sick one 500: both are there.
         Ok(_) => {}
         Err(SendRequestError::Connect(_)) => endpoint.eject(Ejection::Unreachable),
-        Err(_) => endpoint.eject(Ejection::Silent),
+        Err(_) if is_silent() => endpoint.eject(Ejection::Silent),
+        Err(_) => {}
     }
     endpoint.address
 }
