@@ -1,7 +1,8 @@
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use discovery::{ServiceName, View};
+use discovery::{Ejection, ServiceName, View};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -31,7 +32,8 @@ pub(crate) struct Metrics {
 #[derive(Default)]
 struct Services {
     nodes: Family<ServiceLabel, Gauge>,
-    ejected: Family<ServiceLabel, Gauge>,
+    ejected: Family<EjectionLabels, Gauge>,
+    ejections: Family<EjectionLabels, Counter>,
     connected: Family<ServiceLabel, Gauge>,
     revision: Family<ServiceLabel, Gauge>,
     stale_seconds: Family<ServiceLabel, Gauge>,
@@ -41,6 +43,12 @@ struct Services {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ServiceLabel {
     service: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EjectionLabels {
+    service: String,
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -94,7 +102,16 @@ impl Default for Metrics {
             "Further attempts that the retry budget refused",
             budget_refusals.clone(),
         );
-        registry.register("nodes_ejected", "Nodes set aside", services.ejected.clone());
+        registry.register(
+            "nodes_ejected",
+            "Nodes set aside now, by reason",
+            services.ejected.clone(),
+        );
+        registry.register(
+            "ejections",
+            "How often nodes were set aside, by reason",
+            services.ejections.clone(),
+        );
         registry.register(
             "retries",
             "Requests sent to another node after an attempt failed",
@@ -206,5 +223,23 @@ impl Services {
             stale.map_or(0, |stale| stale.as_secs()),
         );
         set(&self.skipped, view.map_or(0, |view| view.skipped() as u64));
+        for why in Ejection::ALL {
+            self.set_ejections(name, why, view);
+        }
+    }
+
+    fn set_ejections(&self, name: &ServiceName, why: Ejection, view: Option<&View>) {
+        let labels = EjectionLabels {
+            service: name.to_string(),
+            reason: why.as_str(),
+        };
+        let endpoints = view.into_iter().flat_map(|view| view.endpoints().iter());
+        let now = endpoints
+            .filter(|endpoint| endpoint.ejected() == Some(why))
+            .count();
+        let so_far = view.map_or(0, |view| view.ejections(why));
+        self.ejected.get_or_create(&labels).set(now as i64);
+        let counter = self.ejections.get_or_create(&labels);
+        counter.inner().store(so_far, Ordering::Relaxed); // the client counts, we tell
     }
 }

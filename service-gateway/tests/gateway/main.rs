@@ -9,6 +9,7 @@ mod broken_upstreams;
 mod early_ends;
 mod forwarding;
 mod framing;
+mod health;
 mod http10;
 mod mixed;
 mod process;

@@ -143,6 +143,13 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// How many requests its node was asked so far, over all connections.
+    pub(crate) fn seen(&self) -> usize {
+        self.seen.requests.borrow().len()
+    }
+}
+
 impl Drop for Peer {
     fn drop(&mut self) {
         self.seen.open.set(self.seen.open.get() - 1);
