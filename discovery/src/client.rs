@@ -1,13 +1,16 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::service::Service;
-use crate::{Balancer, Error, InFlight, NodeRegistry, Resolver, ServiceName, Tags, View};
+use crate::service::{Allowed, Service};
+use crate::{
+    Balancer, Error, InFlight, NodeRegistry, Resolver, ServiceName, Tags, View, is_for_services,
+};
 
 /// More resolvers than this, and all are forgotten: callers may invent as many tags as they like.
 const MAX_RESOLVERS: usize = 1024;
@@ -24,6 +27,7 @@ pub struct DiscoveryClient {
     balancer: Balancer,
     first_list_limit: Duration,
     keep_vanished: Duration,
+    allowed: Allowed,
     /// Std mutexes, held for a look into a map: neither following nor a resolver that was already
     /// handed out ever waits for them.
     services: Mutex<HashMap<ServiceName, Arc<Service>>>,
@@ -42,6 +46,7 @@ impl DiscoveryClient {
             balancer: Balancer::default(),
             first_list_limit: Duration::from_secs(3),
             keep_vanished: Duration::from_secs(10),
+            allowed: Arc::new(|address| is_for_services(address.ip())),
             services: Mutex::default(),
             resolvers: Mutex::default(),
         }
@@ -65,6 +70,20 @@ impl DiscoveryClient {
     pub fn with_vanished_kept_for(self, keep_vanished: Duration) -> Self {
         Self {
             keep_vanished,
+            ..self
+        }
+    }
+
+    /// The same that takes only nodes at addresses that are `allowed`, as long as they
+    /// [are for services](is_for_services) at all. Nobody ever gets to know the others: an entry in the
+    /// registry must not make us connect to whatever somebody wrote there.
+    pub fn with_allowed(
+        self,
+        allowed: impl Fn(SocketAddr) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let allowed = move |address: SocketAddr| is_for_services(address.ip()) && allowed(address);
+        Self {
+            allowed: Arc::new(allowed),
             ..self
         }
     }
@@ -120,6 +139,7 @@ impl DiscoveryClient {
                 self.registry.clone(),
                 &self.runtime,
                 self.keep_vanished,
+                self.allowed.clone(),
             ))
         });
         service.clone()
@@ -131,5 +151,40 @@ impl fmt::Debug for DiscoveryClient {
         f.debug_struct("DiscoveryClient")
             .field("registry", &self.registry)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemoryRegistry, ServiceNode};
+
+    #[tokio::test]
+    async fn nodes_at_forbidden_addresses_are_skipped_and_counted() {
+        let registry = MemoryRegistry::default();
+        let service: ServiceName = "a".parse().unwrap();
+        let mut registrations = Vec::new();
+        for ip in [
+            [10, 0, 0, 1],
+            [10, 0, 0, 2],
+            [169, 254, 169, 254],
+            [11, 0, 0, 1],
+        ] {
+            let node = ServiceNode::new(service.clone(), (ip, 80).into());
+            let registration = registry.register(node, Duration::from_secs(10));
+            registration.registered().await;
+            registrations.push(registration);
+        }
+        let allowed = |address: SocketAddr| address.ip() != std::net::IpAddr::from([11, 0, 0, 1]);
+        let client = DiscoveryClient::new(Arc::new(registry)).with_allowed(allowed);
+        client.resolve(&service, &Tags::new()).await.unwrap();
+        let view = client.view(&service).unwrap();
+        let known: Vec<_> = view
+            .endpoints()
+            .iter()
+            .map(|e| e.address.to_string())
+            .collect();
+        assert_eq!(known, ["10.0.0.1:80", "10.0.0.2:80"]);
+        assert_eq!(view.skipped(), 2);
     }
 }

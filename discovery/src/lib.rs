@@ -51,7 +51,7 @@
 //! behind it `registry/memory.rs`, the smallest registry, and `registry/etcd/`: `lease.rs` keeps a
 //! node listed, `watch.rs` follows a list. `registration.rs` and `service.rs` hold what all
 //! registries need: to try again for ever, and to remember; `vanished.rs` doubts a list that lost
-//! most of its nodes at once, and `ejection.rs` is what a client finds out by itself. `client.rs`
+//! most of its nodes at once, `network.rs` says where nodes may be, and `ejection.rs` is what a client finds out by itself. `client.rs`
 //! and `resolver.rs` are what a caller sees.
 
 mod backoff;
@@ -61,6 +61,7 @@ mod ejection;
 mod endpoint;
 mod error;
 mod name;
+mod network;
 mod node;
 mod registration;
 mod registry;
@@ -77,6 +78,7 @@ pub use ejection::Ejection;
 pub use endpoint::{Endpoint, InFlight};
 pub use error::Error;
 pub use name::ServiceName;
+pub use network::{Network, is_for_services};
 pub use node::{MAX_VALUE_BYTES, ServiceNode};
 pub use registration::Registration;
 #[cfg(feature = "etcd")]

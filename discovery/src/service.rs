@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,9 @@ use crate::{Error, NodeRegistry, ServiceName, ServiceNode, Snapshot, View};
 
 /// More nodes than this that join or leave at once are told as a number.
 const LINES_PER_CHANGE: usize = 20;
+
+/// Whether there may be a node at this address.
+pub(crate) type Allowed = Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>;
 
 /// One service as a client follows it: a task that keeps its [`View`] up to date, and ends with it.
 #[derive(Debug)]
@@ -36,6 +41,7 @@ impl Service {
         registry: Arc<dyn NodeRegistry>,
         runtime: &Handle,
         keep_vanished: Duration,
+        allowed: Allowed,
     ) -> Self {
         let (view, changed) = (ArcSwapOption::empty(), watch::Sender::new(()));
         let shared = Arc::new(Shared {
@@ -44,7 +50,7 @@ impl Service {
             changed,
         });
         let task = runtime
-            .spawn(shared.clone().follow(registry, keep_vanished))
+            .spawn(shared.clone().follow(registry, keep_vanished, allowed))
             .abort_handle();
         Self { shared, task }
     }
@@ -80,15 +86,23 @@ impl Drop for Service {
 
 impl Shared {
     /// Takes list after list. While the registry is away the last one stays, as long as it takes.
-    async fn follow(self: Arc<Self>, registry: Arc<dyn NodeRegistry>, keep_vanished: Duration) {
+    async fn follow(
+        self: Arc<Self>,
+        registry: Arc<dyn NodeRegistry>,
+        keep_vanished: Duration,
+        allowed: Allowed,
+    ) {
         let mut snapshots = registry.watch(&self.name);
         let mut vanished = Vanished::new(keep_vanished);
+        let mut forbidden = HashSet::new();
         let mut listed = Snapshot::default();
         let mut backoff = Backoff::default();
         let mut following = true;
         loop {
             let item = tokio::select! {
-                item = snapshots.next() => item,
+                item = snapshots.next() => item.map(|item| {
+                    item.map(|list| self.admit(&list, &allowed, &mut forbidden))
+                }),
                 () = vanished.expired(), if following => Some(Ok(listed.clone())),
             };
             match item {
@@ -112,6 +126,30 @@ impl Shared {
                     return self.away(&error, Level::Error);
                 }
             }
+        }
+    }
+
+    /// The list without nodes that are not allowed, which count as skipped. Each is told of once, as
+    /// long as it stays.
+    fn admit(
+        &self,
+        list: &Snapshot,
+        allowed: &Allowed,
+        forbidden: &mut HashSet<SocketAddr>,
+    ) -> Snapshot {
+        let is_allowed = |node: &&Arc<ServiceNode>| allowed(node.address);
+        let (admitted, others): (Vec<_>, Vec<_>) = list.nodes().iter().partition(is_allowed);
+        for node in &others {
+            if !forbidden.contains(&node.address) {
+                let (service, address) = (&self.name, node.address);
+                warn!(service:%, address:%; "this address is not allowed for nodes, skipping it");
+            }
+        }
+        *forbidden = others.iter().map(|node| node.address).collect();
+        match others.len() {
+            0 => list.clone(),
+            count => Snapshot::new(admitted.into_iter().cloned(), list.revision())
+                .with_skipped(list.skipped() + count),
         }
     }
 
