@@ -16,6 +16,7 @@ use log::info;
 use tokio::net::TcpSocket;
 
 use crate::admin::{self, Admin};
+use crate::allowed::allowed;
 use crate::config::Config;
 use crate::probe::Prober;
 use crate::proxy::{Gateway, Worker, proxy};
@@ -57,7 +58,10 @@ impl App {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(config: Config, registry: Arc<dyn NodeRegistry>) -> anyhow::Result<Self> {
+        let (listener, addr) = listen(config.listen)?;
+        let (admin_listener, admin_addr) = listen(config.admin_listen)?;
         let discovery = DiscoveryClient::new(registry)
+            .with_allowed(allowed(config.allow.clone(), [addr, admin_addr]))
             .with_balancer(config.balancer)
             .with_first_list_limit(FIRST_LIST_LIMIT)
             .with_vanished_kept_for(config.keep_vanished);
@@ -67,8 +71,6 @@ impl App {
             gateway: gateway.clone(),
             leaving: AtomicBool::new(false),
         });
-        let (listener, addr) = listen(config.listen)?;
-        let (admin_listener, admin_addr) = listen(config.admin_listen)?;
         for route in &gateway.routes {
             gateway.discovery.view(&route.service); // follow it before anybody asks
             info!(route:%; "routing");

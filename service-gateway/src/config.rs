@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix_web::http::Uri;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use discovery::{Balancer, RegistryUrl};
+use discovery::{Balancer, Network, RegistryUrl};
 
 use crate::Route;
 
@@ -80,6 +80,17 @@ pub struct Config {
         value_delimiter = ','
     )]
     pub routes: Vec<Route>,
+
+    /// Networks that nodes may be in; those listed elsewhere are skipped. Never link-local or multicast
+    /// addresses, nor the gateway's own
+    #[arg(
+        long,
+        env,
+        value_name = "NETWORKS",
+        default_value = "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7",
+        value_delimiter = ','
+    )]
+    pub allow: Vec<Network>,
 
     /// How to choose among the nodes: round-robin, random, weighted (by the tag weight), ip-hash
     /// (by the client's address) or least-request

@@ -5,10 +5,11 @@
 //! connections (`proxy/connection.rs`), and `proxy/race.rs` says whether another node may be tried.
 //! `proxy/answer.rs` is what comes back, `proxy/upload.rs` and `proxy/download.rs` stream the bodies,
 //! `proxy/headers.rs` decides on every header. `error.rs` is what clients read when that fails.
-//! `probe.rs` asks nodes for their health beside all this. The other port, with health, metrics and
+//! `allowed.rs` says where nodes may be, and `probe.rs` asks nodes for their health beside all this. The other port, with health, metrics and
 //! instances, is `admin.rs`.
 
 mod admin;
+mod allowed;
 pub mod app;
 pub mod config;
 mod error;

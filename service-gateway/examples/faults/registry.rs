@@ -1,5 +1,6 @@
 //! What happens to the registry.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use actix_web::rt::time::sleep;
@@ -175,6 +176,13 @@ pub(crate) async fn junk() -> anyhow::Result<Verdict> {
         r#"{{"ServiceName":"greeter","IP":"127.0.0.1","Port":4,"Tags":{{{}}}}}"#,
         tags.join(",")
     );
+    let own = |address: SocketAddr| {
+        (
+            address.to_string(),
+            node("127.0.0.1", address.port().into()),
+        )
+    };
+    let later = r#"{"Schema":2,"Name":"greeter","Endpoints":[{"Host":"127.0.0.1","Port":10}]}"#;
     let entries = [
         ("127.0.0.1:1", "no JSON".to_owned()),
         ("127.0.0.1:2", "x".repeat(1 << 20)),
@@ -188,7 +196,18 @@ pub(crate) async fn junk() -> anyhow::Result<Verdict> {
         ("127.0.0.1:6", node("127.0.0.1", 7)),
         ("..", node("127.0.0.1", 8)),
         ("", node("127.0.0.1", 9)),
+        ("127.0.0.1:10", later.to_owned()),
+        ("169.254.169.254:80", node("169.254.169.254", 80)),
+        (
+            "[::ffff:169.254.169.254]:80",
+            node("::ffff:169.254.169.254", 80),
+        ),
+        ("[fe80::1]:80", node("fe80::1", 80)),
+        ("8.8.8.8:80", node("8.8.8.8", 80)),
     ];
+    let entries = entries.map(|(key, value)| (key.to_owned(), value));
+    let ours = [system.gateway.address, system.gateway.admin()?.parse()?].map(own);
+    let entries = [entries.to_vec(), ours.to_vec()].concat();
     let count = entries.len();
     for (key, value) in entries {
         system.etcd.put(&format!("{prefix}{key}"), value).await;
@@ -207,7 +226,14 @@ pub(crate) async fn junk() -> anyhow::Result<Verdict> {
     sleep(SECOND).await;
     let known = system.states().await?.len();
     let gets = gets.end().await?;
-    Ok(Verdict::new(gets.failed() == 0 && known == 3)
-        .counted(&gets)
-        .note(format!("{count} entries skipped, {known} nodes known")))
+    let looped = system
+        .metric(r#"gateway_refusals_total{reason="loop"}"#)
+        .await?;
+    Ok(
+        Verdict::new(gets.failed() == 0 && known == 3 && looped == 0.0)
+            .counted(&gets)
+            .note(format!(
+                "{count} entries skipped, {known} nodes known, {looped} loops"
+            )),
+    )
 }

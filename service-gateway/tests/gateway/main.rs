@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
 mod admin;
+mod allowed;
 mod attempts;
 mod awc_client;
 mod broken_upstreams;
