@@ -161,7 +161,7 @@ async fn metrics(admin: Data<Admin>) -> impl Responder {
     let services = views.iter().map(|(name, view)| (*name, view.as_deref()));
     HttpResponse::Ok()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
-        .body(admin.gateway.metrics.text(services))
+        .body(admin.gateway.metrics.text(services, &admin.gateway.clients))
 }
 
 async fn instances(admin: Data<Admin>) -> impl Responder {

@@ -19,16 +19,11 @@ use crate::admin::{self, Admin};
 use crate::allowed::allowed;
 use crate::config::Config;
 use crate::probe::Prober;
-use crate::proxy::{Gateway, Worker, proxy};
+use crate::proxy::Gateway;
+use crate::server::serve_proxy;
 
 /// How long a request waits for the first list of a service that nobody asked for before.
 const FIRST_LIST_LIMIT: Duration = Duration::from_secs(1);
-
-/// How long a client may take to send the head of its first request.
-const HEAD_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long a connection may be idle between two requests.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Connections waiting to be accepted. The standard library allows 128: too few when a load test
 /// opens all of its connections at once.
@@ -146,29 +141,6 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?; // or a restart would wait for the last run's connections
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
-}
-
-fn serve_proxy(
-    config: &Config,
-    listener: TcpListener,
-    gateway: Arc<Gateway>,
-) -> io::Result<Server> {
-    let factory = move || {
-        let worker = web::Data::new(Worker::new(gateway.clone()));
-        ActixApp::new()
-            .app_data(worker)
-            .default_service(web::to(proxy))
-    };
-    let server = HttpServer::new(factory)
-        .workers(config.workers)
-        .client_request_timeout(HEAD_LIMIT)
-        .keep_alive(KEEP_ALIVE)
-        .tcp_nodelay(true)
-        // A client that closes has gone: its request must not keep a node busy.
-        .h1_allow_half_closed(false)
-        .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
-        .disable_signals();
-    Ok(server.listen(listener)?.run())
 }
 
 fn serve_admin(listener: TcpListener, admin: Arc<Admin>) -> io::Result<Server> {

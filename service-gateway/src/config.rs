@@ -125,6 +125,32 @@ pub struct Config {
     #[arg(long, env, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub keep_vanished: Duration,
 
+    /// How long the head of a request may take, from the connection or the head's first byte on
+    #[arg(long, env, value_name = "TIME", default_value = "5s", value_parser = time)]
+    pub head_timeout: Duration,
+
+    /// How long a client may pause in the middle of the body it sends (less than 500 bytes a second
+    /// count as a pause), or of the one it reads
+    #[arg(long, env, value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub client_timeout: Duration,
+
+    /// How long a connection may be idle between two requests
+    #[arg(long, env, value_name = "TIME", default_value = "75s", value_parser = time)]
+    pub keep_alive: Duration,
+
+    /// The largest body of a request, such as 1048576 or 64MiB; larger ones are refused with 413. off:
+    /// as large as the nodes take them
+    #[arg(long, env, value_name = "BYTES", default_value = "off", value_parser = size)]
+    pub max_body: Size,
+
+    /// Connections served at once; on any further one the first request is refused with 503
+    #[arg(long, env, value_name = "N", default_value = "10000", value_parser = many)]
+    pub max_connections: usize,
+
+    /// Requests in flight at once; any further one is refused with 503
+    #[arg(long, env, value_name = "N", default_value = "4096", value_parser = many)]
+    pub max_in_flight: usize,
+
     /// How long an answer's body may pause before it is cut off, if the request's pauses too
     #[arg(long, env, value_name = "TIME", default_value = "60s", value_parser = time)]
     pub idle_timeout: Duration,
@@ -145,6 +171,10 @@ pub struct Config {
 /// What nodes are asked for their health, if they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbePath(pub Option<String>);
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
 
 impl Cli {
     /// Reads the process's arguments and environment. Where they are wrong, ends it: exit code 2,
@@ -229,6 +259,27 @@ fn probe_path(text: &str) -> Result<ProbePath, String> {
         }
         _ => Err("expected a path such as /health, or off".into()),
     }
+}
+
+fn size(text: &str) -> Result<Size, &'static str> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("", 0)];
+    let bytes = units.iter().find_map(|(unit, bits)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(1 << bits)
+    });
+    match text {
+        "off" => Ok(Size(u64::MAX)),
+        _ => bytes
+            .map(Size)
+            .ok_or("expected a number of bytes, such as 1048576 or 64MiB, or off"),
+    }
+}
+
+fn many(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok();
+    number
+        .filter(|n| (1..=1_000_000).contains(n))
+        .ok_or("expected a number from 1 to 1000000")
 }
 
 /// actix-web panics outside of this range.

@@ -25,6 +25,12 @@ pub(crate) enum Reason {
     BadUpstream,
     /// No answer in time.
     Timeout,
+    /// The request's body did not come in time.
+    SlowRequest,
+    /// The request's body is larger than allowed.
+    TooLarge,
+    /// There are as many requests or connections as allowed.
+    Overloaded,
     /// The request has been here before.
     Loop,
     /// A method that is not for gateways.
@@ -50,13 +56,16 @@ struct Problem<'a> {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::NoInstance,
         Self::ConnectFailed,
         Self::BadUpstream,
         Self::Timeout,
+        Self::SlowRequest,
+        Self::TooLarge,
+        Self::Overloaded,
         Self::Loop,
         Self::NotImplemented,
     ];
@@ -70,6 +79,9 @@ impl Reason {
             Self::ConnectFailed => "connect_failed",
             Self::BadUpstream => "bad_upstream",
             Self::Timeout => "timeout",
+            Self::SlowRequest => "slow_request",
+            Self::TooLarge => "too_large",
+            Self::Overloaded => "overloaded",
             Self::Loop => "loop",
             Self::NotImplemented => "not_implemented",
         }
@@ -79,9 +91,11 @@ impl Reason {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoInstance => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoInstance | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed | Self::BadUpstream => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
         }

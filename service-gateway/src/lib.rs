@@ -1,9 +1,10 @@
 //! A reverse proxy that finds its upstreams in a registry and chooses one for each request.
 //!
-//! The way of a request: [`app`] starts the servers, `proxy.rs` takes a request, `route.rs` finds
+//! The way of a request: [`app`] starts the servers, `server.rs` the one of the proxy port, with a guard
+//! around every connection (`client.rs`). `proxy.rs` takes a request, `route.rs` finds
 //! its service, [`discovery`] chooses a node, `proxy/attempt.rs` sends it there over one of its
 //! connections (`proxy/connection.rs`), and `proxy/race.rs` says whether another node may be tried.
-//! `proxy/answer.rs` is what comes back, `proxy/upload.rs` and `proxy/download.rs` stream the bodies,
+//! `proxy/answer.rs` is what comes back, `proxy/intake.rs`, `proxy/upload.rs` and `proxy/download.rs` stream the bodies,
 //! `proxy/headers.rs` decides on every header. `error.rs` is what clients read when that fails.
 //! `allowed.rs` says where nodes may be, and `probe.rs` asks nodes for their health beside all this. The other port, with health, metrics and
 //! instances, is `admin.rs`.
@@ -11,6 +12,7 @@
 mod admin;
 mod allowed;
 pub mod app;
+mod client;
 pub mod config;
 mod error;
 mod healthcheck;
@@ -18,6 +20,7 @@ mod metrics;
 mod probe;
 mod proxy;
 mod route;
+mod server;
 pub mod signal;
 
 pub use app::App;

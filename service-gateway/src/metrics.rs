@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::client::{Clients, Slow};
 use crate::error::Reason;
 
 /// Counts what the gateway does, for Prometheus.
@@ -25,6 +26,9 @@ pub(crate) struct Metrics {
     retries: Counter,
     hedges: Counter,
     budget_refusals: Counter,
+    connections: Gauge,
+    in_flight: Gauge,
+    cut: [Counter; 2],
     services: Services,
 }
 
@@ -74,6 +78,8 @@ impl Default for Metrics {
             Family::<ReasonLabel, Counter>::default(),
         );
         let [attempts, retries, hedges, budget_refusals] = [(); 4].map(|()| Counter::default());
+        let (connections, in_flight) = (Gauge::default(), Gauge::default());
+        let cuts = Family::<ReasonLabel, Counter>::default();
         let duration = Histogram::new(BUCKETS);
         let services = Services::default();
         registry.register(
@@ -101,6 +107,21 @@ impl Default for Metrics {
             "budget_refusals",
             "Further attempts that the retry budget refused",
             budget_refusals.clone(),
+        );
+        registry.register(
+            "connections",
+            "Clients' connections now",
+            connections.clone(),
+        );
+        registry.register(
+            "requests_in_flight",
+            "Requests being answered now",
+            in_flight.clone(),
+        );
+        registry.register(
+            "connections_cut",
+            "Connections cut off because the client was too slow, by what",
+            cuts.clone(),
         );
         registry.register(
             "nodes_ejected",
@@ -146,8 +167,13 @@ impl Default for Metrics {
         };
         let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(code);
         let refusals = Reason::ALL.map(reason);
+        let cut =
+            ["head", "reading"].map(|reason| cuts.get_or_create_owned(&ReasonLabel { reason }));
         Self {
             registry,
+            connections,
+            in_flight,
+            cut,
             requests,
             refusals,
             duration,
@@ -191,7 +217,14 @@ impl Metrics {
     pub(crate) fn text<'a>(
         &self,
         services: impl Iterator<Item = (&'a ServiceName, Option<&'a View>)>,
+        clients: &Clients,
     ) -> String {
+        self.connections.set(clients.connections() as i64);
+        self.in_flight.set(clients.in_flight() as i64);
+        for slow in [Slow::Head, Slow::Reader] {
+            let counter = &self.cut[slow as usize];
+            counter.inner().store(clients.cut(slow), Ordering::Relaxed);
+        }
         services.for_each(|(name, view)| self.services.set(name, view));
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String does not fail");

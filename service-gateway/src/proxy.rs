@@ -1,5 +1,6 @@
 //! The way of a request to a node and of the answer back.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use discovery::{DiscoveryClient, Error, Resolver, Tags};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use crate::client::{Client, Clients, Exchange};
 use crate::error::{Reason, Refusal};
 use crate::metrics::Metrics;
 use crate::probe::Suspects;
@@ -21,6 +23,7 @@ mod budget;
 mod connection;
 mod download;
 mod headers;
+mod intake;
 mod outgoing;
 mod race;
 mod target;
@@ -30,6 +33,7 @@ mod websocket;
 use answer::{SERVED_BY, respond};
 use attempt::Upstreams;
 use budget::Budget;
+use intake::{Cut, Intake};
 use outgoing::Outgoing;
 use race::{Race, is_idempotent};
 use upload::ClientBody;
@@ -43,12 +47,14 @@ pub(crate) struct Gateway {
     pub(crate) discovery: DiscoveryClient,
     pub(crate) metrics: Metrics,
     pub(crate) suspects: Suspects,
+    pub(crate) clients: Arc<Clients>,
     budget: Budget,
     timeout: Duration,
     hedge_after: Duration,
     idle_timeout: Duration,
     connect_timeout: Duration,
     attempts: usize,
+    max_body: u64,
     /// Our name in `Via`. Different for each process, since it tells loops from chains.
     via: String,
 }
@@ -69,12 +75,14 @@ impl Gateway {
             discovery,
             metrics: Metrics::default(),
             suspects,
+            clients: Arc::new(Clients::new(config)),
             budget: Budget::default(),
             timeout: config.timeout,
             hedge_after: config.hedge_after,
             idle_timeout: config.idle_timeout,
             connect_timeout: config.connect_timeout,
             attempts: config.attempts.get(),
+            max_body: config.max_body.0,
             via: format!("1.1 gateway-{:08x}", fastrand::u32(..)),
         }
     }
@@ -102,14 +110,17 @@ pub(crate) async fn proxy(
     let began = Instant::now();
     let payload = payload.into_inner();
     let has_body = !matches!(payload, Payload::None);
-    let mut response = match forward(&worker, &request, payload).await {
+    let client: &Rc<Client> = request.conn_data().expect("every connection has it");
+    let exchange = client.begin(has_body);
+    let mut response = match forward(&worker, &request, payload, exchange).await {
         Ok(response) => response,
         Err(refusal) => {
             worker.gateway.metrics.refused(refusal.reason);
             refusal.respond()
         }
     };
-    if request.head().upgrade() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    let upgrades = request.head().upgrade() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+    if upgrades || client.is_surplus {
         // What follows on this connection would be taken for the upgraded protocol.
         response
             .head_mut()
@@ -133,8 +144,12 @@ async fn forward(
     worker: &Worker,
     request: &HttpRequest,
     payload: Payload,
+    exchange: Exchange,
 ) -> Result<HttpResponse, Refusal> {
     let gateway = &worker.gateway;
+    if exchange.is_surplus {
+        return Err(Reason::Overloaded.because("as many requests as allowed are in flight"));
+    }
     let target = target::origin_form(request.method(), request.uri())?;
     target::check_host(request.headers())?;
     if headers::is_loop(request.headers(), &gateway.via) {
@@ -146,10 +161,10 @@ async fn forward(
         .await
         .map_err(|error| Reason::NoInstance.because(error))?;
     if websocket::is_asked_for(request)? {
-        let deadline = Instant::now() + gateway.timeout;
-        return websocket::forward(worker, request, payload, &resolver, rest, deadline).await;
+        return websocket::forward(worker, request, payload, &resolver, rest, exchange).await;
     }
-    let mut body = take_body(request, payload, gateway.timeout).await?;
+    let intake = Intake::new(payload, exchange.client.clone(), gateway.max_body);
+    let mut body = take_body(request, intake, gateway.max_body).await?;
     let deadline = Instant::now() + gateway.timeout;
     let outgoing = Outgoing {
         request,
@@ -159,21 +174,27 @@ async fn forward(
     let answer = Race::new(worker, &resolver, outgoing, &mut body, deadline)
         .run()
         .await?;
-    Ok(respond(request, answer, body, gateway.idle_timeout))
+    Ok(respond(
+        request,
+        answer,
+        body,
+        gateway.idle_timeout,
+        exchange,
+    ))
 }
 
 async fn take_body(
     request: &HttpRequest,
-    payload: Payload,
-    limit: Duration,
+    intake: Intake,
+    limit: u64,
 ) -> Result<ClientBody, Refusal> {
     let length = request.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = ClientBody::take(payload, length, is_idempotent(request.method()));
-    match timeout(limit, body).await {
-        Ok(body) => body.map_err(|error| Reason::BadRequest.because(error)),
-        Err(_) => Err(Reason::Timeout.because("the request's body did not arrive in time")),
+    if length.is_some_and(|length| length > limit) {
+        return Err(Cut::TooLarge.refusal());
     }
+    let body = ClientBody::take(intake, length, is_idempotent(request.method()));
+    body.await.map_err(|cut| cut.refusal())
 }
 
 /// Who resolves this request, and the target without the route's prefix.

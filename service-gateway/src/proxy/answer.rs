@@ -12,6 +12,7 @@ use super::download::{Download, Idle};
 use super::race::Answer;
 use super::upload::ClientBody;
 use super::{headers, websocket};
+use crate::client::Exchange;
 use crate::error::ATTEMPTS;
 
 /// Which instance answered.
@@ -26,6 +27,7 @@ pub(super) fn respond(
     answer: Answer,
     upload: ClientBody,
     idle_timeout: Duration,
+    exchange: Exchange,
 ) -> HttpResponse {
     let Answer {
         response,
@@ -42,6 +44,7 @@ pub(super) fn respond(
         upload,
         idle,
         endpoint,
+        _exchange: exchange,
         broken: None,
     });
     let mut response = with_head(&head, &served_by, attempts, download);

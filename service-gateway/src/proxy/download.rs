@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::upload::ClientBody;
+use crate::client::Exchange;
 
 /// A node's body on its way to the client. It carries on the request's body too, which may outlast
 /// the answer's head, and counts as a request in flight until it is dropped.
@@ -20,6 +21,7 @@ pub(super) struct Download {
     pub(super) upload: ClientBody,
     pub(super) idle: Idle,
     pub(super) endpoint: InFlight,
+    pub(super) _exchange: Exchange,
     pub(super) broken: Option<Broken>,
 }
 
@@ -48,6 +50,10 @@ impl MessageBody for Download {
             return Poll::Ready(Some(Err(error)));
         }
         this.upload.poll(cx);
+        if let Some(cut) = this.upload.cut() {
+            let error = cut.refusal().detail.into();
+            return this.break_off(error, cx);
+        }
         loop {
             match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {

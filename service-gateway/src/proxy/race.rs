@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Worker;
 use super::attempt::{self, Failure};
+use super::intake::Cut;
 use super::outgoing::Outgoing;
 use super::upload::ClientBody;
 use crate::error::{Reason, Refusal};
@@ -64,6 +65,8 @@ enum Event {
     Finish(Finish),
     Silence,
     Late,
+    /// The client broke the limits with its body.
+    Cut,
 }
 
 impl<'a> Race<'a> {
@@ -108,6 +111,7 @@ impl<'a> Race<'a> {
                 Event::Finish((endpoint, Err(failure))) => self.replace(&endpoint, failure).await?,
                 Event::Silence => self.add_rival(),
                 Event::Late => return Err(self.refusal(Reason::Timeout, "no answer in time")),
+                Event::Cut => return Err(self.cut()),
             }
         }
     }
@@ -126,7 +130,7 @@ impl<'a> Race<'a> {
                 biased; // what has come in time is not late
                 Some(finish) = self.running.next() => return Event::Finish(finish),
                 () = sleep_until(late.min(silent)) => {} // unless more of the body went on meanwhile
-                never = self.body.carry() => match never {},
+                () = self.body.carry() => return Event::Cut,
             }
         }
     }
@@ -214,6 +218,15 @@ impl<'a> Race<'a> {
             gateway.metrics.refused_by_budget();
         }
         allowed
+    }
+
+    fn cut(&self) -> Refusal {
+        let refusal = self.body.cut().map(Cut::refusal);
+        let refusal = refusal.unwrap_or_else(|| Reason::BadRequest.because("no body"));
+        Refusal {
+            attempts: self.attempts,
+            ..refusal
+        }
     }
 
     fn refusal(&self, reason: Reason, detail: impl std::fmt::Display) -> Refusal {

@@ -1,19 +1,18 @@
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use actix_web::dev::Payload;
-use actix_web::error::PayloadError;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use futures_util::{FutureExt, StreamExt};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+
+use super::intake::{Cut, Intake};
 
 /// The largest body held so that it can be sent again.
 const HELD_BYTES: u64 = 64 << 10;
@@ -43,7 +42,7 @@ enum Piece {
 pub(super) struct Interrupted;
 
 /// Carries a client's body to an [`Upload`]. Returns the body if none of it was asked for.
-type Pump = LocalBoxFuture<'static, Option<Payload>>;
+type Pump = LocalBoxFuture<'static, Result<Option<Intake>, Cut>>;
 
 /// A request's body, from the client's hands to a node's.
 pub(super) struct ClientBody {
@@ -52,18 +51,30 @@ pub(super) struct ClientBody {
     moved: Option<Moved>,
 }
 
-/// When a piece last went from the client to the node.
-type Moved = Rc<Cell<Option<Instant>>>;
+/// How far a body is on its way from the client to the node.
+type Moved = Rc<Cell<Progress>>;
+
+#[derive(Clone, Copy, Default)]
+enum Progress {
+    #[default]
+    NotBegun,
+    /// The node has all there is. Whatever is late now, it is not the node.
+    AwaitsClient,
+    /// Since then the node has to take the next piece, or to answer.
+    AwaitsNode(Instant),
+}
 
 enum State {
     /// All of it is here, so that it can be sent more than once.
     Held(Bytes),
     /// None of it was read yet.
-    Unread(Payload, Option<u64>),
+    Unread(Intake, Option<u64>),
     /// It goes to a node as it arrives.
     Sending(Pump, Option<u64>),
     /// It went to a node, or got lost on the way.
     Gone,
+    /// The client broke the limits.
+    Cut(Cut),
 }
 
 impl ClientBody {
@@ -76,21 +87,21 @@ impl ClientBody {
     /// harm; any other is streamed.
     ///
     /// # Errors
-    /// When the client does not send what it announced.
+    /// When the client does not send what it announced, or not as it has to.
     pub(super) async fn take(
-        mut payload: Payload,
+        mut intake: Intake,
         length: Option<u64>,
         idempotent: bool,
-    ) -> Result<Self, PayloadError> {
-        if matches!(payload, Payload::None) || length == Some(0) {
+    ) -> Result<Self, Cut> {
+        if intake.is_empty() {
             return Ok(Self::empty());
         }
         let Some(length) = length.filter(|length| idempotent && *length <= HELD_BYTES) else {
-            return Ok(State::Unread(payload, length).into());
+            return Ok(State::Unread(intake, length).into());
         };
         let mut held = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
-        while let Some(piece) = payload.next().await {
-            held.extend_from_slice(&piece?);
+        while let Some(piece) = intake.next().await? {
+            held.extend_from_slice(&piece);
         }
         Ok(State::Held(held.freeze()).into())
     }
@@ -102,13 +113,17 @@ impl ClientBody {
                 self.state = State::Held(bytes.clone());
                 Some(Either::Left(Full::new(bytes)))
             }
-            State::Unread(payload, length) => {
+            State::Unread(intake, length) => {
                 let moved = self.moved.get_or_insert_default().clone();
-                let (upload, pump) = Upload::new(payload, length, moved);
+                let (upload, pump) = Upload::new(intake, length, moved);
                 self.state = State::Sending(pump, length);
                 Some(Either::Right(upload))
             }
             State::Sending(..) | State::Gone => None,
+            State::Cut(cut) => {
+                self.state = State::Cut(cut);
+                None
+            }
         }
     }
 
@@ -124,13 +139,24 @@ impl ClientBody {
         .await;
     }
 
-    /// Carries on what is being sent, for as long as this is awaited.
-    pub(super) async fn carry(&mut self) -> Infallible {
+    /// Carries on what is being sent, until the client breaks the limits.
+    pub(super) async fn carry(&mut self) {
         std::future::poll_fn(|cx| {
             self.poll(cx);
-            Poll::Pending
+            match self.state {
+                State::Cut(_) => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
         })
-        .await
+        .await;
+    }
+
+    /// How the client broke the limits, if it did.
+    pub(super) fn cut(&self) -> Option<&Cut> {
+        match &self.state {
+            State::Cut(cut) => Some(cut),
+            _ => None,
+        }
     }
 
     /// Carries on what is being sent, once.
@@ -138,9 +164,12 @@ impl ClientBody {
         let State::Sending(pump, length) = &mut self.state else {
             return;
         };
-        if let Poll::Ready(unread) = pump.poll_unpin(cx) {
-            let length = *length;
-            self.state = unread.map_or(State::Gone, |payload| State::Unread(payload, length));
+        if let Poll::Ready(ended) = pump.poll_unpin(cx) {
+            self.state = match ended {
+                Ok(Some(unread)) => State::Unread(unread, *length),
+                Ok(None) | Err(Cut::Broken(_)) => State::Gone,
+                Err(cut) => State::Cut(cut),
+            };
         }
     }
 
@@ -148,9 +177,14 @@ impl ClientBody {
         matches!(self.state, State::Held(_))
     }
 
-    /// When a piece of it last went on to a node, if it goes on as it arrives.
+    /// Since when the node has to do something, if the body goes on as it arrives: now, as long as the
+    /// client has to send more.
     pub(super) fn moved_at(&self) -> Option<Instant> {
-        self.moved.as_ref()?.get()
+        match self.moved.as_ref()?.get() {
+            Progress::NotBegun => None,
+            Progress::AwaitsClient => Some(Instant::now()),
+            Progress::AwaitsNode(since) => Some(since),
+        }
     }
 }
 
@@ -161,7 +195,7 @@ impl From<State> for ClientBody {
 }
 
 impl Upload {
-    fn new(payload: Payload, length: Option<u64>, moved: Moved) -> (Self, Pump) {
+    fn new(intake: Intake, length: Option<u64>, moved: Moved) -> (Self, Pump) {
         let (sender, pieces) = mpsc::channel(1);
         let (begin, begun) = oneshot::channel();
         let upload = Self {
@@ -170,26 +204,30 @@ impl Upload {
             left: length,
             ended: false,
         };
-        (upload, Box::pin(pump(payload, sender, begun, moved)))
+        (upload, Box::pin(pump(intake, sender, begun, moved)))
     }
 }
 
 async fn pump(
-    mut payload: Payload,
+    mut intake: Intake,
     pieces: mpsc::Sender<Piece>,
     begun: oneshot::Receiver<()>,
     moved: Moved,
-) -> Option<Payload> {
+) -> Result<Option<Intake>, Cut> {
     if begun.await.is_err() {
-        return Some(payload);
+        return Ok(Some(intake));
     }
-    // Sending fails when the connection has no more use for the body.
-    while let Some(piece) = payload.next().await {
-        pieces.send(Piece::Data(piece.ok()?)).await.ok()?;
-        moved.set(Some(Instant::now()));
+    loop {
+        moved.set(Progress::AwaitsClient);
+        let piece = intake.next().await;
+        moved.set(Progress::AwaitsNode(Instant::now()));
+        let piece = piece?.map_or(Piece::End, Piece::Data);
+        let is_last = matches!(piece, Piece::End);
+        // Sending fails when the connection has no more use for the body.
+        if pieces.send(piece).await.is_err() || is_last {
+            return Ok(None);
+        }
     }
-    pieces.send(Piece::End).await.ok()?;
-    None
 }
 
 impl Body for Upload {

@@ -24,6 +24,7 @@ use super::answer::{respond, with_head};
 use super::outgoing::Outgoing;
 use super::race::Race;
 use super::upload::ClientBody;
+use crate::client::Exchange;
 use crate::error::{Reason, Refusal};
 
 type Stream = TokioIo<Upgraded>;
@@ -70,8 +71,9 @@ pub(super) async fn forward(
     payload: Payload,
     resolver: &Resolver,
     target: &str,
-    deadline: Instant,
+    exchange: Exchange,
 ) -> Result<HttpResponse, Refusal> {
+    let deadline = Instant::now() + worker.gateway.timeout;
     let mut body = ClientBody::empty();
     let outgoing = Outgoing {
         request,
@@ -82,7 +84,13 @@ pub(super) async fn forward(
         .run()
         .await?;
     if answer.response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(respond(request, answer, body, worker.gateway.idle_timeout));
+        return Ok(respond(
+            request,
+            answer,
+            body,
+            worker.gateway.idle_timeout,
+            exchange,
+        ));
     }
     let attempts = answer.attempts;
     let failed = |detail: String| Refusal {
@@ -95,7 +103,7 @@ pub(super) async fn forward(
     };
     let (head, _) = answer.response.into_parts();
     let served_by = answer.endpoint.clone();
-    let tunnel = Tunnel::new(TokioIo::new(upgraded), payload, answer.endpoint);
+    let tunnel = Tunnel::new(TokioIo::new(upgraded), payload, answer.endpoint, exchange);
     let mut response = with_head(&head, &served_by, attempts, BoxBody::new(tunnel));
     response
         .headers_mut()
@@ -113,10 +121,11 @@ struct Tunnel {
     buffer: BytesMut,
     upload: Option<LocalBoxFuture<'static, ()>>,
     _endpoint: InFlight,
+    _exchange: Exchange,
 }
 
 impl Tunnel {
-    fn new(stream: Stream, payload: Payload, endpoint: InFlight) -> Self {
+    fn new(stream: Stream, payload: Payload, endpoint: InFlight, exchange: Exchange) -> Self {
         let (node, sink) = tokio::io::split(stream);
         let upload = Some(carry(payload, sink).boxed_local());
         Self {
@@ -124,6 +133,7 @@ impl Tunnel {
             buffer: BytesMut::new(),
             upload,
             _endpoint: endpoint,
+            _exchange: exchange,
         }
     }
 }

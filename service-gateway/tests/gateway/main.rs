@@ -12,6 +12,7 @@ mod forwarding;
 mod framing;
 mod health;
 mod http10;
+mod limits;
 mod mixed;
 mod process;
 mod reuse;

@@ -1,0 +1,290 @@
+//! A client's connection, and what a client may take its time for.
+//!
+//! actix limits the head of a connection's first request, and the pause between two. Here the later
+//! heads have a limit too, and so do answers that nobody reads. What a request's body may take is
+//! limited where it is read, in `proxy/intake.rs`.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::Config;
+
+/// What is left of a body that nobody wants is read for so long, so that the answer is not lost.
+const REST: Duration = Duration::from_secs(2);
+
+/// So many bytes of it, or of a head, buy one more second.
+const BYTES_PER_SECOND: u32 = 64 << 10;
+
+const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// All clients of all workers: how many there are, and what each may do.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    head: Duration,
+    between: Duration,
+    pub(crate) pause: Duration,
+    max_connections: usize,
+    max_in_flight: usize,
+    connections: AtomicUsize,
+    in_flight: AtomicUsize,
+    /// In the order of [`Slow`].
+    cut: [AtomicU64; 2],
+}
+
+/// Why a connection was cut.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Slow {
+    /// The head of a request took too long.
+    Head,
+    /// Nobody read the answer.
+    Reader,
+}
+
+/// What a connection and the requests that come over it know of each other.
+#[derive(Debug)]
+pub(crate) struct Client {
+    all: Arc<Clients>,
+    /// There were enough without this one.
+    pub(crate) is_surplus: bool,
+    awaited: Cell<Awaited>,
+    /// Whether more of a request's body is to come.
+    has_more_body: Cell<bool>,
+}
+
+/// What has to come from a client, and by when.
+#[derive(Clone, Copy, Debug)]
+enum Awaited {
+    /// Another request, or the end.
+    Request(Instant),
+    /// The rest of a head that has begun.
+    Head(Instant),
+    /// The rest of a body that nobody wants.
+    Rest(Instant),
+    /// Nothing: the request is being answered.
+    Nothing,
+}
+
+/// A client's connection. Reading and writing fail once the client is too slow.
+pub(crate) struct ClientStream {
+    stream: TcpStream,
+    client: Rc<Client>,
+    /// Since when nothing can be written because nobody reads.
+    unread_since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// A request that is being answered, until the end of its answer.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) client: Rc<Client>,
+    /// There were enough without this one, or connections enough without its own.
+    pub(crate) is_surplus: bool,
+}
+
+impl Clients {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            head: config.head_timeout,
+            between: config.keep_alive,
+            pause: config.client_timeout,
+            max_connections: config.max_connections,
+            max_in_flight: config.max_in_flight,
+            connections: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            cut: Default::default(),
+        }
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn cut(&self, slow: Slow) -> u64 {
+        self.cut[slow as usize].load(Ordering::Relaxed)
+    }
+}
+
+impl Client {
+    fn new(all: Arc<Clients>) -> Rc<Self> {
+        let others = all.connections.fetch_add(1, Ordering::Relaxed);
+        Rc::new(Self {
+            is_surplus: others >= all.max_connections,
+            awaited: Cell::new(Awaited::Head(Instant::now() + all.head)),
+            has_more_body: Cell::new(false),
+            all,
+        })
+    }
+
+    /// A request has come, and is being answered from now on.
+    pub(crate) fn begin(self: &Rc<Self>, has_body: bool) -> Exchange {
+        self.awaited.set(Awaited::Nothing);
+        self.has_more_body.set(has_body);
+        let others = self.all.in_flight.fetch_add(1, Ordering::Relaxed);
+        Exchange {
+            is_surplus: self.is_surplus || others >= self.all.max_in_flight,
+            client: self.clone(),
+        }
+    }
+
+    /// How long a body may pause, in either direction.
+    pub(crate) fn pause(&self) -> Duration {
+        self.all.pause
+    }
+
+    /// The request's body has been read to its end.
+    pub(crate) fn body_ended(&self) {
+        self.has_more_body.set(false);
+    }
+
+    fn answered(&self) {
+        let now = Instant::now();
+        self.awaited.set(match self.has_more_body.get() {
+            true => Awaited::Rest(now + REST),
+            false => Awaited::Request(now + self.all.between),
+        });
+    }
+
+    fn sent(&self, bytes: usize) {
+        if bytes == 0 {
+            return; // the end
+        }
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let more = Duration::from_secs(1) * bytes / BYTES_PER_SECOND;
+        self.awaited.set(match self.awaited.get() {
+            Awaited::Request(_) => Awaited::Head(Instant::now() + self.all.head),
+            Awaited::Head(by) => Awaited::Head(by + more),
+            Awaited::Rest(by) => Awaited::Rest(by + more),
+            Awaited::Nothing => Awaited::Nothing,
+        });
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.all.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.client.all.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.client.answered();
+    }
+}
+
+impl ClientStream {
+    pub(crate) fn new(stream: TcpStream, all: Arc<Clients>) -> Self {
+        Self {
+            stream,
+            client: Client::new(all),
+            unread_since: None,
+            timer: None,
+        }
+    }
+
+    /// What this connection and its requests share.
+    pub(crate) fn client(&self) -> Rc<Client> {
+        self.client.clone()
+    }
+
+    /// Fails when the time is over, else sees to it that the task looks again by then.
+    fn check(&mut self, by: Instant, cx: &mut Context<'_>) -> io::Result<()> {
+        let now = Instant::now();
+        if by <= now {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(by)));
+        // One that is set too early is left: setting it anew for each request would cost more.
+        if timer.deadline() > by {
+            timer.as_mut().reset(by);
+        }
+        if timer.as_mut().poll(cx).is_ready() {
+            timer.as_mut().reset(by);
+            if timer.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref(); // just now
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing has come. Is that all right?
+    fn check_reading(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let awaited = self.client.awaited.get();
+        let by = match awaited {
+            Awaited::Request(by) | Awaited::Head(by) | Awaited::Rest(by) => by,
+            Awaited::Nothing => return Ok(()),
+        };
+        if self.unread_since.is_some() {
+            return Ok(()); // first it has to read
+        }
+        let checked = self.check(by, cx);
+        if checked.is_err() && matches!(awaited, Awaited::Head(_)) {
+            self.client.all.cut[Slow::Head as usize].fetch_add(1, Ordering::Relaxed);
+            let _ = self.stream.try_write(TOO_SLOW); // it is closed in any case
+        }
+        checked
+    }
+
+    /// Nothing can be written. Is that all right?
+    fn check_writing(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let since = *self.unread_since.get_or_insert_with(Instant::now);
+        self.check(since + self.client.pause(), cx)
+            .inspect_err(|_| {
+                self.client.all.cut[Slow::Reader as usize].fetch_add(1, Ordering::Relaxed);
+            })
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        match read {
+            Poll::Ready(_) => self.client.sent(buffer.filled().len() - before),
+            Poll::Pending => self.check_reading(cx)?,
+        }
+        read
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        match written {
+            Poll::Ready(_) => self.unread_since = None,
+            Poll::Pending => self.check_writing(cx)?,
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,66 @@
+//! The server of the proxy port: actix's, over connections that have limits.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, KeepAlive};
+use actix_service::{ServiceFactoryExt, map_config};
+use actix_web::dev::{AppConfig, Server, fn_service};
+use actix_web::{App, web};
+use tokio::net::TcpStream;
+
+use crate::Config;
+use crate::client::ClientStream;
+use crate::proxy::{Gateway, Worker, proxy};
+
+/// How many connections a worker takes beyond those that are served, to tell them so. More wait in
+/// the backlog.
+const SURPLUS: usize = 1024;
+
+/// Serves the proxy port. The same as actix's `HttpServer` does it, but that it hands out no
+/// connection before the guard is around it.
+pub(crate) fn serve_proxy(
+    config: &Config,
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+) -> io::Result<Server> {
+    let builder = Server::build()
+        .workers(config.workers)
+        .max_concurrent_connections(config.max_connections.saturating_add(SURPLUS))
+        .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
+        .disable_signals();
+    let (leaving, keep_alive) = (builder.graceful_shutdown_signal(), config.keep_alive);
+    let factory = move || {
+        let clients = gateway.clients.clone();
+        let guard = move |stream: TcpStream| {
+            let clients = clients.clone();
+            async move {
+                let peer = stream.peer_addr().ok();
+                stream.set_nodelay(true)?;
+                Ok::<_, DispatchError>((ClientStream::new(stream, clients), peer))
+            }
+        };
+        let worker = web::Data::new(Worker::new(gateway.clone()));
+        let app = App::new().app_data(worker).default_service(web::to(proxy));
+        let leaving = leaving.clone();
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let leaving = leaving.clone();
+                async move { leaving.notified().await }
+            })
+            .keep_alive(KeepAlive::Timeout(keep_alive))
+            .client_request_timeout(Duration::ZERO) // the guard's affair
+            .client_disconnect_timeout(Duration::from_secs(1))
+            // A client that closes has gone: its request must not keep a node busy.
+            .h1_allow_half_closed(false)
+            .on_connect_ext(|stream: &ClientStream, data| {
+                data.insert(stream.client());
+            })
+            .h1(map_config(app, |()| AppConfig::default()));
+        fn_service(guard).and_then(http)
+    };
+    Ok(builder.listen("proxy", listener, factory)?.run())
+}
