@@ -15,6 +15,7 @@ use crate::ejection::{Ejection, Record};
 #[derive(Debug)]
 pub struct Endpoint {
     node: Arc<ServiceNode>,
+    authority: Box<str>,
     weight: u16,
     in_flight: AtomicUsize,
     record: Record,
@@ -29,12 +30,19 @@ impl Endpoint {
 
     pub(crate) fn with_record(node: Arc<ServiceNode>, record: Record) -> Self {
         Self {
+            authority: node.address.to_string().into(),
             weight: node.weight(),
             node,
             in_flight: AtomicUsize::new(0),
             record,
             unconfirmed: AtomicBool::new(false),
         }
+    }
+
+    /// The node's address as it stands in a URL, `10.0.0.5:8080` or `[::1]:8080`, written once
+    /// ([RFC 3986, section 3.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2)).
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// The node's [weight](ServiceNode::weight), read once.

@@ -6,15 +6,11 @@ use std::process::Command;
 pub(crate) fn describe() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let (nginx, haproxy) = (
-        version("nginx", "nginx version: "),
-        version("haproxy", "HAProxy version "),
-    );
+    let versions = ["nginx", "haproxy", "wrk"].map(version).join(", ");
     format!(
-        "{}, {cores} cores, Linux {}; {nginx}; HAProxy {haproxy}; {}",
+        "{}, {cores} cores, Linux {}; {versions}",
         processor(),
-        kernel.trim(),
-        version("wrk", "")
+        kernel.trim()
     )
 }
 
@@ -29,19 +25,15 @@ fn processor() -> String {
     )
 }
 
-/// The first word behind these of what a program says to `-v`, or its first two words.
-fn version(program: &str, behind: &str) -> String {
+/// A program's name, and the first word with a digit of what it says to `-v`.
+fn version(program: &str) -> String {
     let Ok(output) = Command::new(program).arg("-v").output() else {
         return format!("{program}: not there");
     };
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    let rest = text
-        .split(behind)
-        .find(|part| !part.is_empty())
-        .unwrap_or_default();
-    let words = if behind.is_empty() { 2 } else { 1 };
-    rest.split_whitespace()
-        .take(words)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    let word = text
+        .split([' ', '/'])
+        .find(|word| word.contains(|c: char| c.is_ascii_digit()));
+    format!("{program} {}", word.unwrap_or_default().trim())
 }

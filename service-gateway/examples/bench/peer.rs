@@ -37,7 +37,7 @@ impl Peer {
         let own = own.display();
         let config = format!(
             "worker_processes 2; daemon off; pid {own}/pid; error_log {own}/log;
-            events {{ worker_connections 20000; }}
+            events {{ worker_connections 8000; }}
             http {{
                 access_log off; keepalive_requests 1000000000; tcp_nodelay on; client_max_body_size 0;
                 client_body_temp_path {own}/body; proxy_temp_path {own}/proxy;
@@ -71,7 +71,7 @@ impl Peer {
             format!("    server g{number} {greeter}\n")
         });
         let config = format!(
-            "global\n    nbthread 2\n    maxconn 20000\n\
+            "global\n    nbthread 2\n    maxconn 8000\n\
             defaults\n    mode http\n    timeout connect 1s\n    timeout client 75s\n    timeout server 60s\n\
             frontend f\n    bind {address}\n    option forwardfor\n    \
             http-request set-path %[path,regsub(^/greeter,)]\n    default_backend b\n\

@@ -13,8 +13,8 @@ use clap::Parser;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
-mod cluster;
 mod bodies;
+mod cluster;
 mod directory;
 #[path = "../../../discovery/tests/support/etcd.rs"]
 #[allow(dead_code, reason = "the library's tests use more of it")]
@@ -22,8 +22,8 @@ mod etcd;
 mod framing;
 #[path = "../load/generator.rs"]
 mod generator;
-mod missed;
 mod headers;
+mod missed;
 mod nodes;
 mod process;
 mod registry;

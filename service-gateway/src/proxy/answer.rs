@@ -71,8 +71,7 @@ pub(super) fn with_head(
     let mut response = HttpResponse::with_body(status, body);
     headers::response(&head.headers, response.headers_mut());
     let headers = response.headers_mut();
-    let address = endpoint.address.to_string();
-    say(headers, SERVED_BY, Some(&address));
+    say(headers, SERVED_BY, Some(endpoint.authority()));
     say(headers, SERVED_VERSION, endpoint.version());
     headers.insert(ATTEMPTS, HeaderValue::from(attempts));
     response
@@ -80,9 +79,9 @@ pub(super) fn with_head(
 
 /// Says it in place of whatever the node may have said there.
 fn say(headers: &mut HeaderMap, name: &'static str, text: Option<&str>) {
-    headers.remove(name);
-    if let Some(Ok(value)) = text.map(HeaderValue::from_str) {
-        headers.insert(HeaderName::from_static(name), value);
+    match text.map(HeaderValue::from_str) {
+        Some(Ok(value)) => drop(headers.insert(HeaderName::from_static(name), value)),
+        Some(Err(_)) | None => drop(headers.remove(name)),
     }
 }
 

@@ -1,10 +1,9 @@
-use std::net::IpAddr;
-
 use actix_web::HttpRequest;
 use discovery::Endpoint;
 use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http_body::Body;
 
+use super::client::Client;
 use super::headers;
 use super::upload::RequestBody;
 use crate::error::{Reason, Refusal};
@@ -25,13 +24,10 @@ impl Outgoing<'_> {
         &self,
         node: &Endpoint,
         body: RequestBody,
-        via: &str,
+        via: &HeaderValue,
     ) -> Result<http::Request<RequestBody>, Refusal> {
-        let peer = self
-            .request
-            .peer_addr()
-            .map(|peer| peer.ip().to_canonical());
-        let mut headers = headers::request(self.request.headers(), peer, via);
+        let client = Client::of(self.request).map(|client| &client.name);
+        let mut headers = headers::request(self.request.headers(), client, via);
         if self.upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -45,7 +41,7 @@ impl Outgoing<'_> {
         } else {
             "/"
         };
-        let uri = format!("http://{}{slash}{}", node.address, self.target);
+        let uri = ["http://", node.authority(), slash, self.target].concat();
         let request = http::Request::builder()
             .method(self.request.method().as_str())
             .uri(uri);
@@ -54,14 +50,5 @@ impl Outgoing<'_> {
             .map_err(|error| Reason::BadRequest.because(error))?;
         *request.headers_mut() = headers;
         Ok(request)
-    }
-
-    /// What keeps a client with one node: its address, the same whether it came by IPv4 or by IPv4
-    /// in IPv6.
-    pub(super) fn affinity_key(&self) -> Option<[u8; 16]> {
-        self.request.peer_addr().map(|peer| match peer.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-            IpAddr::V6(ip) => ip.octets(),
-        })
     }
 }
