@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -200,6 +201,10 @@ impl ClientStream {
     /// What this connection and its requests share.
     pub(crate) fn client(&self) -> Rc<Client> {
         self.client.clone()
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
     }
 
     /// Fails when the time is over, else sees to it that the task looks again by then.

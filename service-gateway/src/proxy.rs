@@ -24,6 +24,7 @@ mod connection;
 mod download;
 mod headers;
 mod intake;
+mod origin;
 mod outgoing;
 mod race;
 mod target;
@@ -34,6 +35,7 @@ use answer::{SERVED_BY, respond};
 use attempt::Upstreams;
 use budget::Budget;
 use intake::{Cut, Intake};
+pub(crate) use origin::Origin;
 use outgoing::Outgoing;
 use race::{Race, is_idempotent};
 use upload::ClientBody;
@@ -56,7 +58,7 @@ pub(crate) struct Gateway {
     attempts: usize,
     max_body: u64,
     /// Our name in `Via`. Different for each process, since it tells loops from chains.
-    via: String,
+    via: http::HeaderValue,
 }
 
 /// What one worker has for itself: connections, and the resolvers of its routes.
@@ -83,7 +85,7 @@ impl Gateway {
             connect_timeout: config.connect_timeout,
             attempts: config.attempts.get(),
             max_body: config.max_body.0,
-            via: format!("1.1 gateway-{:08x}", fastrand::u32(..)),
+            via: via(),
         }
     }
 }
@@ -99,6 +101,11 @@ impl Worker {
             upstreams,
         }
     }
+}
+
+fn via() -> http::HeaderValue {
+    let via = format!("1.1 gateway-{:08x}", fastrand::u32(..));
+    via.try_into().expect("plain ASCII")
 }
 
 /// Answers every request to the proxy port.

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::Config;
 use crate::client::ClientStream;
-use crate::proxy::{Gateway, Worker, proxy};
+use crate::proxy::{Gateway, Origin, Worker, proxy};
 
 /// How many connections a worker takes beyond those that are served, to tell them so. More wait in
 /// the backlog.
@@ -58,6 +58,9 @@ pub(crate) fn serve_proxy(
             .h1_allow_half_closed(false)
             .on_connect_ext(|stream: &ClientStream, data| {
                 data.insert(stream.client());
+                if let Ok(peer) = stream.peer_addr() {
+                    data.insert(Origin::new(peer.ip()));
+                }
             })
             .h1(map_config(app, |()| AppConfig::default()));
         fn_service(guard).and_then(http)

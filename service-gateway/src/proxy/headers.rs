@@ -5,7 +5,11 @@
 use std::net::IpAddr;
 
 use actix_web::http::header as actix;
-use http::header::{CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
+use http::header::{
+    CONTENT_LENGTH, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA,
+};
+
+use super::origin::Origin;
 
 /// Headers about one connection, and those that the gateway answers itself: `Expect` was answered
 /// with 100 when the body was first asked for, and trailers are not passed on.
@@ -21,6 +25,8 @@ const ENDS_HERE: [&str; 10] = [
     "upgrade",
     "expect",
 ];
+
+const HTTP: HeaderValue = HeaderValue::from_static("http");
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -38,7 +44,11 @@ const STAYS: [&str; 7] = [
 ];
 
 /// The headers of a request as the node gets them.
-pub(super) fn request(received: &actix::HeaderMap, peer: Option<IpAddr>, via: &str) -> HeaderMap {
+pub(super) fn request(
+    received: &actix::HeaderMap,
+    origin: Option<&Origin>,
+    via: &HeaderValue,
+) -> HeaderMap {
     let nominated = nominated(
         received
             .get_all(actix::CONNECTION)
@@ -55,14 +65,13 @@ pub(super) fn request(received: &actix::HeaderMap, peer: Option<IpAddr>, via: &s
             headers.append(name, value);
         }
     }
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = host.unwrap_or_default().to_owned();
-    if let Some(peer) = peer {
-        extend_list(&mut headers, FORWARDED_FOR, &peer.to_string());
-        extend_forwarded(&mut headers, peer, &host);
+    let host = headers.get(HOST).cloned();
+    if let Some(origin) = origin {
+        extend_list(&mut headers, FORWARDED_FOR, &origin.name);
+        extend_forwarded(&mut headers, origin.ip, host.as_ref());
     }
-    extend_list(&mut headers, FORWARDED_PROTO, "http");
-    if !host.is_empty() {
+    extend_list(&mut headers, FORWARDED_PROTO, &HTTP);
+    if let Some(host) = host {
         extend_list(&mut headers, FORWARDED_HOST, &host);
     }
     extend_list(&mut headers, VIA, via);
@@ -73,7 +82,7 @@ pub(super) fn request(received: &actix::HeaderMap, peer: Option<IpAddr>, via: &s
 /// `X-Forwarded-For`, only the last element is true for sure ([RFC 7239, section 8.1][1]).
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc7239#section-8.1
-fn extend_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: &str) {
+fn extend_forwarded(headers: &mut HeaderMap, ip: IpAddr, host: Option<&HeaderValue>) {
     let mut sent = headers.get_all(FORWARDED).iter().peekable();
     if sent.peek().is_none() {
         return;
@@ -86,12 +95,15 @@ fn extend_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: &str) {
     if sent.any(is_open) {
         headers.remove(FORWARDED);
     }
-    let by = match peer {
+    let by = match ip {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("\"[{ip}]\""),
     };
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
     let element = format!(r#"for={by};host="{host}";proto=http"#);
-    extend_list(headers, FORWARDED, &element);
+    if let Ok(element) = HeaderValue::try_from(element) {
+        extend_list(headers, FORWARDED, &element);
+    }
 }
 
 /// Copies the headers of a node's answer to the client's. The length is one line there, however
@@ -115,12 +127,11 @@ pub(super) fn response(answered: &HeaderMap, headers: &mut actix::HeaderMap) {
 }
 
 /// Whether a request came by here before: our own name is in its `Via`.
-pub(super) fn is_loop(received: &actix::HeaderMap, via: &str) -> bool {
-    let by = via.rsplit(' ').next().unwrap_or(via);
-    let mut vias = received
-        .get_all(actix::VIA)
-        .filter_map(|value| value.to_str().ok());
-    vias.any(|list| list.split([',', ' ']).any(|word| word == by))
+pub(super) fn is_loop(received: &actix::HeaderMap, via: &HeaderValue) -> bool {
+    let words = |list| <[u8]>::split(list, |byte| b", ".contains(byte));
+    let us = words(via.as_bytes()).next_back();
+    let mut vias = received.get_all(actix::VIA);
+    vias.any(|list| words(list.as_bytes()).any(|word| Some(word) == us))
 }
 
 /// The length a message says its body has. Where it says so several times, hyper has seen to it
@@ -146,15 +157,21 @@ fn nominated<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
 }
 
 /// Adds an element at the end of a list that may span several lines, and makes it one line.
-fn extend_list(headers: &mut HeaderMap, name: HeaderName, element: &str) {
-    let mut list = Vec::new();
-    for value in headers.get_all(&name) {
-        list.extend_from_slice(value.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(element.as_bytes());
-    if let Ok(value) = HeaderValue::from_bytes(&list) {
-        headers.insert(name, value);
+fn extend_list(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
+    let mut lines = match headers.entry(name) {
+        Entry::Vacant(none) => {
+            none.insert(element.clone());
+            return;
+        }
+        Entry::Occupied(lines) => lines,
+    };
+    let all: Vec<_> = lines
+        .iter()
+        .chain([element])
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(list) = HeaderValue::from_bytes(&all.join(&b", "[..])) {
+        lines.insert(list);
     }
 }
 
@@ -174,7 +191,12 @@ mod tests {
     }
 
     fn sent(lines: &[(&str, &str)]) -> HeaderMap {
-        request(&received(lines), Some([192, 0, 2, 7].into()), VIA_US)
+        sent_by("192.0.2.7", &received(lines))
+    }
+
+    fn sent_by(ip: &str, received: &actix::HeaderMap) -> HeaderMap {
+        let origin = Origin::new(ip.parse().unwrap());
+        request(received, Some(&origin), &HeaderValue::from_static(VIA_US))
     }
 
     fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a [u8]> {
@@ -267,7 +289,7 @@ mod tests {
     #[test]
     fn an_ipv6_client_is_quoted_in_forwarded() {
         let lines = received(&[("forwarded", "for=198.51.100.1")]);
-        let headers = request(&lines, Some("2001:db8::7".parse().unwrap()), VIA_US);
+        let headers = sent_by("2001:db8::7", &lines);
         let us = r#"for=198.51.100.1, for="[2001:db8::7]";host="";proto=http"#;
         assert_eq!(all(&headers, "forwarded"), [us.as_bytes()]);
     }
@@ -290,15 +312,16 @@ mod tests {
 
     #[test]
     fn our_own_name_in_via_is_a_loop() {
+        let us = HeaderValue::from_static(VIA_US);
         assert!(is_loop(
             &received(&[("via", "1.0 edge"), ("via", "1.1 x,1.1 gateway-1a2b")]),
-            VIA_US
+            &us
         ));
         assert!(!is_loop(
             &received(&[("via", "1.1 gateway-1a2c, 1.1 gateway")]),
-            VIA_US
+            &us
         ));
-        assert!(!is_loop(&received(&[]), VIA_US));
+        assert!(!is_loop(&received(&[]), &us));
     }
 
     #[test]

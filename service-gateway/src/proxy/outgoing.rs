@@ -3,8 +3,8 @@ use discovery::Endpoint;
 use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http_body::Body;
 
-use super::client::Client;
 use super::headers;
+use super::origin::Origin;
 use super::upload::RequestBody;
 use crate::error::{Reason, Refusal};
 
@@ -26,8 +26,8 @@ impl Outgoing<'_> {
         body: RequestBody,
         via: &HeaderValue,
     ) -> Result<http::Request<RequestBody>, Refusal> {
-        let client = Client::of(self.request).map(|client| &client.name);
-        let mut headers = headers::request(self.request.headers(), client, via);
+        let origin = Origin::of(self.request);
+        let mut headers = headers::request(self.request.headers(), origin, via);
         if self.upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

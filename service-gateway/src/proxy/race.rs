@@ -1,19 +1,21 @@
 //! To which nodes a request goes: one after another, or one beside another that keeps silent.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use actix_web::http::Method;
 use discovery::{Ejection, Endpoint, Error, InFlight, Resolver};
+use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
 use super::Worker;
 use super::attempt::{self, Failure};
 use super::intake::Cut;
+use super::origin::Origin;
 use super::outgoing::Outgoing;
 use super::upload::ClientBody;
 use crate::error::{Reason, Refusal};
@@ -52,7 +54,7 @@ pub(super) struct Race<'a> {
     may_repeat: bool,
     tried: Vec<Arc<Endpoint>>,
     attempts: usize,
-    running: FuturesUnordered<LocalBoxFuture<'a, Finish>>,
+    running: Vec<LocalBoxFuture<'a, Finish>>,
     /// When the latest attempt has been silent for too long, and when all of them have. Both wait
     /// for a body that is still being sent.
     patience: Instant,
@@ -78,7 +80,7 @@ impl<'a> Race<'a> {
         deadline: Instant,
     ) -> Self {
         let may_repeat = is_idempotent(outgoing.request.method()) && body.is_held();
-        let (tried, running) = (Vec::with_capacity(1), FuturesUnordered::new());
+        let (tried, running) = (Vec::with_capacity(1), Vec::with_capacity(1));
         let patience = deadline;
         Self {
             worker,
@@ -128,7 +130,7 @@ impl<'a> Race<'a> {
             }
             tokio::select! {
                 biased; // what has come in time is not late
-                Some(finish) = self.running.next() => return Event::Finish(finish),
+                finish = next_finish(&mut self.running) => return Event::Finish(finish),
                 () = sleep_until(late.min(silent)) => {} // unless more of the body went on meanwhile
                 () = self.body.carry() => return Event::Cut,
             }
@@ -144,12 +146,10 @@ impl<'a> Race<'a> {
     /// Sends the request to a node that nothing speaks against.
     fn begin(&mut self) -> Result<(), Refusal> {
         let gateway = &self.worker.gateway;
-        let key = self.outgoing.affinity_key();
+        let key = Origin::of(self.outgoing.request).map(|origin| &origin.key[..]);
         let tried = &self.tried;
         let untried = |candidate: &Endpoint| !tried.iter().any(|e| e.address == candidate.address);
-        let endpoint = self
-            .resolver
-            .resolve(key.as_ref().map(<[u8; 16]>::as_slice), untried);
+        let endpoint = self.resolver.resolve(key, untried);
         let endpoint = endpoint.map_err(|error: Error| self.refusal(Reason::NoInstance, error))?;
         let Some(body) = self.body.send() else {
             return Err(self.refusal(Reason::BadUpstream, "the request's body is gone"));
@@ -235,6 +235,20 @@ impl<'a> Race<'a> {
             ..reason.because(detail)
         }
     }
+}
+
+/// What became of the first attempt to end, of the few that are running.
+async fn next_finish(running: &mut Vec<LocalBoxFuture<'_, Finish>>) -> Finish {
+    poll_fn(|cx| {
+        for number in 0..running.len() {
+            if let Poll::Ready(finish) = running[number].poll_unpin(cx) {
+                drop(running.swap_remove(number));
+                return Poll::Ready(finish);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 pub(super) fn is_idempotent(method: &Method) -> bool {
