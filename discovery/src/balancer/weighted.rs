@@ -12,9 +12,16 @@ use crate::Endpoint;
 /// [1]: https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1
 #[derive(Debug, Default)]
 pub struct Weighted {
-    /// What each endpoint has gained over the others so far, sorted by address. A std mutex: held
-    /// for one pass over the list, never across an await.
-    gains: Mutex<Vec<(SocketAddr, i64)>>,
+    /// Sorted by address. A std mutex: held for one pass over the list, never across an await.
+    gains: Mutex<Vec<Gain>>,
+}
+
+/// What an endpoint has gained over the others so far.
+#[derive(Debug)]
+struct Gain {
+    address: SocketAddr,
+    weight: i64,
+    gain: i64,
 }
 
 impl LoadBalancer for Weighted {
@@ -27,36 +34,41 @@ impl LoadBalancer for Weighted {
         let mut gains = self.gains.lock().unwrap_or_else(PoisonError::into_inner);
         align(&mut gains, candidates);
         let mut total = 0;
-        for ((_, gain), candidate) in gains.iter_mut().zip(candidates) {
-            *gain += i64::from(candidate.weight());
-            total += i64::from(candidate.weight());
+        for one in gains.iter_mut() {
+            one.gain += one.weight;
+            total += one.weight;
         }
         // Of equals the first, as nginx does: max_by_key would take the last.
         let (chosen, candidate) = candidates
             .iter()
             .enumerate()
             .rev()
-            .max_by_key(|(i, _)| gains[*i].1)?;
-        gains[chosen].1 -= total;
+            .max_by_key(|(i, _)| gains[*i].gain)?;
+        gains[chosen].gain -= total;
         Some(candidate)
     }
 }
 
 /// Makes `gains` stand beside `candidates`, address by address: newcomers begin with nothing, those
 /// who left are forgotten.
-fn align(gains: &mut Vec<(SocketAddr, i64)>, candidates: &[Arc<Endpoint>]) {
-    let aligned = gains.iter().map(|(address, _)| address);
-    if aligned.eq(candidates.iter().map(|candidate| &candidate.address)) {
+fn align(gains: &mut Vec<Gain>, candidates: &[Arc<Endpoint>]) {
+    let weight_of = |candidate: &Endpoint| i64::from(candidate.weight());
+    let known = gains.iter().map(|one| (one.address, one.weight));
+    if known.eq(candidates.iter().map(|c| (c.address, weight_of(c)))) {
         return;
     }
+    // A turn beside heavy endpoints may be worth hundreds here: nobody keeps more than one.
+    let total: i64 = candidates.iter().map(|c| weight_of(c)).sum();
     let gain_of = |address: SocketAddr| {
-        let found = gains.binary_search_by_key(&address, |(known, _)| *known);
-        found.map_or(0, |index| gains[index].1)
+        let found = gains.binary_search_by_key(&address, |one| one.address);
+        found.map_or(0, |index| gains[index].gain.clamp(-total, total))
     };
-    *gains = candidates
-        .iter()
-        .map(|c| (c.address, gain_of(c.address)))
-        .collect();
+    let aligned = candidates.iter().map(|candidate| Gain {
+        address: candidate.address,
+        weight: weight_of(candidate),
+        gain: gain_of(candidate.address),
+    });
+    *gains = aligned.collect();
 }
 
 #[cfg(test)]
@@ -102,5 +114,16 @@ mod tests {
             three[0].abs_diff(40) <= 2 && three[2].abs_diff(10) <= 2,
             "{three:?}"
         );
+    }
+
+    #[test]
+    fn the_light_ones_share_alike_when_a_heavy_one_left_or_became_light() {
+        for after in [&[1, 1][..], &[1, 1, 1]] {
+            let balancer = Weighted::default();
+            shares(&balancer, &weighted(&[1, 1, 1000]), 400);
+            let shares = shares(&balancer, &weighted(after), 60);
+            let each = 60 / after.len();
+            assert!(shares.iter().all(|n| n.abs_diff(each) <= 2), "{shares:?}");
+        }
     }
 }
