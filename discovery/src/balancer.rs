@@ -89,6 +89,9 @@ impl fmt::Display for Balancer {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod testing {
     //! What the tests of the balancers share.
 
