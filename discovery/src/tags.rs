@@ -30,11 +30,14 @@ impl Tags {
     /// Sets one tag, replacing its former value.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the key is empty, or either holds a comma, an equals sign (the key) or a control character.
+    /// [`Error::Invalid`] if the key is empty, or either holds a comma, an equals sign (the key), a control character, or
+    /// a blank at an end: it could not be written as text and read again.
     pub fn insert(&mut self, key: &str, value: &str) -> Result<(), Error> {
-        let plain = |text: &str| !text.contains(|c: char| c == ',' || c.is_control());
+        let plain = |text: &str| {
+            text.trim() == text && !text.contains(|c: char| c == ',' || c.is_control())
+        };
         if key.is_empty() || key.contains('=') || !plain(key) || !plain(value) {
-            let allowed = "key=value, without commas or control characters";
+            let allowed = "key=value, without commas, control characters, or blanks at an end";
             return Err(Error::invalid("tag", &format!("{key}={value}"), allowed));
         }
         self.0.insert(key.into(), value.into());

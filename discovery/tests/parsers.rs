@@ -1,0 +1,188 @@
+//! What is read from outside: any text at all, and texts that are nearly right. Nothing panics, what
+//! is accepted keeps its promises, and what was written is read as the same.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::net::{IpAddr, SocketAddr};
+
+use discovery::{
+    Balancer, MAX_TAGS, MAX_VALUE_BYTES, RegistryUrl, ServiceName, ServiceNode, Tags, connect,
+};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+/// Any text, or some of these pieces in any order, which comes closer to what a parser expects.
+fn text_of(pieces: &'static [&'static str]) -> impl Strategy<Value = String> {
+    let pieces = vec(
+        prop_oneof![9 => select(pieces).prop_map(String::from), 1 => any::<String>()],
+        0..10,
+    );
+    prop_oneof![1 => any::<String>(), 4 => pieces.prop_map(|pieces| pieces.concat())]
+}
+
+fn name() -> impl Strategy<Value = ServiceName> {
+    "[a-zA-Z0-9]([a-zA-Z0-9-]{0,20}[a-zA-Z0-9])?".prop_map(|name| name.parse().unwrap())
+}
+
+/// Tags as a program may make them.
+fn tags() -> impl Strategy<Value = Tags> {
+    let made = vec(("\\PC{1,5}", "\\PC{0,9}"), 0..MAX_TAGS);
+    made.prop_map(|pairs| {
+        let mut tags = Tags::new();
+        for (key, value) in pairs {
+            let _ = tags.insert(&key, &value); // what is refused is not among them
+        }
+        tags
+    })
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    let addresses = (any::<IpAddr>(), 1..u16::MAX).prop_map(SocketAddr::from);
+    addresses.prop_filter("one to connect to", |address| {
+        !address.ip().is_unspecified() && !address.ip().is_multicast()
+    })
+}
+
+fn node() -> impl Strategy<Value = ServiceNode> {
+    (name(), address(), tags())
+        .prop_map(|(name, address, tags)| ServiceNode::new(name, address).with_tags(tags))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn a_name_is_a_dns_label_and_nothing_else(text in text_of(&["a", "Z", "9", "-", ".", "/", "ä"])) {
+        let inner = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-';
+        let label = (1..=63).contains(&text.len())
+            && text.as_bytes().iter().all(inner)
+            && !text.starts_with('-')
+            && !text.ends_with('-');
+        match text.parse::<ServiceName>() {
+            Ok(name) => prop_assert!(label && name.to_string() == text),
+            Err(error) => prop_assert!(!label, "{error}"),
+        }
+    }
+
+    #[test]
+    fn tags_are_read_as_they_were_written(tags in tags()) {
+        prop_assert_eq!(tags.to_string().parse::<Tags>().unwrap(), tags);
+    }
+
+    #[test]
+    fn tags_of_any_text_are_whole(text in text_of(&["a", "b=", "=", ",", " ", "v1", "\u{85}", "\t"])) {
+        if let Ok(tags) = text.parse::<Tags>() {
+            prop_assert_eq!(&tags.to_string().parse::<Tags>().unwrap(), &tags);
+            prop_assert!(tags.iter().all(|(key, value)| !key.is_empty() && text.contains(value)));
+            prop_assert!(tags.contain(&tags) && tags.clone().and(&tags) == Some(tags));
+        }
+    }
+
+    #[test]
+    fn a_node_is_read_as_it_was_written(node in node()) {
+        prop_assert_eq!(ServiceNode::from_json(node.to_json().as_bytes()).unwrap(), node);
+    }
+
+    #[test]
+    fn a_node_with_some_bytes_changed_is_another_node_or_none(
+        node in node(),
+        changes in vec((any::<Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut json = node.to_json().into_bytes();
+        for (place, byte) in changes {
+            let place = place.index(json.len());
+            json[place] = byte;
+        }
+        sound(&json)?;
+    }
+
+    #[test]
+    fn a_value_of_fields_in_any_order_is_a_node_or_none(value in text_of(&[
+        "{", "}", "[", "\"", ":", ",", "null", "\"ServiceName\":", "\"a\"", "\"IP\":", "\"10.0.0.5\"",
+        "\"::1\"", "\"Port\":", "80", "65536", "-1", "1e3", "\"Tags\":", "{\"version\":\"v1\"}",
+    ])) {
+        sound(value.as_bytes())?;
+    }
+
+    #[test]
+    fn a_value_has_its_limits(count in 0..2 * MAX_TAGS, padding in 0..2 * MAX_VALUE_BYTES) {
+        let tags: Vec<_> = (0..count).map(|number| format!(r#""{number}":"""#)).collect();
+        let (tags, padding) = (tags.join(","), "x".repeat(padding));
+        let json = format!(
+            r#"{{"ServiceName":"a","IP":"::1","Port":1,"Tags":{{{tags}}},"Padding":"{padding}"}}"#
+        );
+        let within = count <= MAX_TAGS && json.len() <= MAX_VALUE_BYTES;
+        prop_assert_eq!(ServiceNode::from_json(json.as_bytes()).is_ok(), within);
+    }
+
+    #[test]
+    fn a_registry_url_of_any_text_is_whole(text in text_of(&[
+        "etcd://", "memory:", "a", "10.0.0.1", "[::1]", "[", "]", ":", "2379", "0", "65536", ",", "/", " ", "@", "?",
+    ])) {
+        if let Ok(url) = text.parse::<RegistryUrl>() {
+            prop_assert_eq!(&url.to_string().parse::<RegistryUrl>().unwrap(), &url);
+            prop_assert!(connect(&url).is_ok());
+            prop_assert_eq!(url.endpoints().is_empty(), url.scheme() == "memory");
+            prop_assert!(url.prefix().is_empty() || url.prefix().ends_with('/'));
+        }
+    }
+
+    #[test]
+    fn a_registry_url_is_its_servers_and_its_prefix(
+        servers in vec(("[a-z0-9]([a-z0-9.-]{0,9}[a-z0-9])?", prop::option::of(1..u16::MAX)), 1..4),
+        path in prop::option::of("[a-z0-9/._-]{0,9}"),
+    ) {
+        let spelled = servers.iter().map(|(host, port)| match port {
+            Some(port) => format!("{host}:{port}"),
+            None => host.clone(),
+        });
+        let spelled: Vec<_> = spelled.collect();
+        let path_text = path.as_ref().map_or(String::new(), |path| format!("/{path}"));
+        let url: RegistryUrl = format!("etcd://{}{path_text}", spelled.join(",")).parse().unwrap();
+        let port = |(host, port): &(String, Option<u16>)| format!("{host}:{}", port.unwrap_or(2379));
+        prop_assert_eq!(url.endpoints(), servers.iter().map(port).collect::<Vec<_>>());
+        prop_assert_eq!(url.prefix().is_empty(), path.is_some_and(|path| path.trim_matches('/').is_empty()));
+    }
+
+    #[test]
+    fn a_balancer_has_one_name(text in text_of(&["round", "-", "robin", "random", "ip-hash", " "])) {
+        if let Ok(balancer) = text.parse::<Balancer>() {
+            prop_assert_eq!(balancer.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn tags_together_have_what_both_have(
+        one in btree_map("[ab]", "[12]", 0..3),
+        other in btree_map("[ab]", "[12]", 0..3),
+    ) {
+        let tags = |pairs: &std::collections::BTreeMap<String, String>| {
+            let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            pairs.join(",").parse::<Tags>().unwrap()
+        };
+        let agree = one.iter().all(|(key, value)| other.get(key).is_none_or(|other| other == value));
+        match tags(&one).and(&tags(&other)) {
+            Some(both) => {
+                prop_assert!(agree && both.contain(&tags(&one)) && both.contain(&tags(&other)));
+                let extended: std::collections::BTreeMap<_, _> = one.into_iter().chain(other).collect();
+                prop_assert_eq!(both, tags(&extended));
+            }
+            None => prop_assert!(!agree),
+        }
+    }
+}
+
+/// Whatever is read as a node is one: it can be connected to, and be written and read again.
+fn sound(json: &[u8]) -> Result<(), TestCaseError> {
+    let Ok(node) = ServiceNode::from_json(json) else {
+        return Ok(());
+    };
+    prop_assert!(node.address.port() != 0 && !node.address.ip().is_unspecified());
+    prop_assert!(!node.address.ip().is_multicast() && node.tags.len() <= MAX_TAGS);
+    prop_assert!((1..=1000).contains(&node.weight()));
+    prop_assert_eq!(
+        ServiceNode::from_json(node.to_json().as_bytes()).unwrap(),
+        node
+    );
+    Ok(())
+}
