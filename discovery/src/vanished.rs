@@ -41,7 +41,9 @@ impl Vanished {
             (self.before, self.since) = (list.clone(), now);
         }
         if list.nodes().len() * 2 < self.before.nodes().len() {
-            self.kept.extend(self.before.nodes().iter().cloned());
+            // Some may have joined since, while as many left.
+            let vanishing = self.last.nodes().iter().chain(self.before.nodes());
+            self.kept.extend(vanishing.cloned());
             self.kept.sort_by_key(|node| node.address);
             self.kept.dedup_by_key(|node| node.address);
             self.until = Some(now + self.keep_for);
@@ -76,6 +78,8 @@ impl Vanished {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn list(ports: &[u16]) -> Snapshot {
@@ -152,5 +156,38 @@ mod tests {
         assert!(now.elapsed() >= Duration::from_secs(10) && vanished.kept().is_empty());
         let list = vanished.correct(&list(&[]), tokio::time::Instant::now().into());
         assert!(list.nodes().is_empty());
+    }
+
+    fn ports<'a>(nodes: impl IntoIterator<Item = &'a Arc<ServiceNode>>) -> Vec<u16> {
+        nodes.into_iter().map(|node| node.address.port()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn nobody_is_lost_or_invented(
+            lists in prop::collection::vec(prop::collection::btree_set(1..9_u16, 0..9), 1..9),
+            pauses in prop::collection::vec(0..1500_u64, 9),
+        ) {
+            let mut vanished = Vanished::new(Duration::from_secs(10));
+            let (mut now, mut last, mut doubtful) = (Instant::now(), Vec::new(), false);
+            let mut most = 0;
+            for (listed, pause) in lists.into_iter().zip(pauses) {
+                let listed = Vec::from_iter(listed);
+                now += Duration::from_millis(pause);
+                let corrected = ports(vanished.correct(&list(&listed), now).nodes());
+                prop_assert!(listed.iter().all(|port| corrected.contains(port)));
+                let kept = ports(vanished.kept());
+                prop_assert_eq!(corrected.len(), listed.len() + kept.len(), "either or");
+                if listed.len() * 2 < last.len() {
+                    prop_assert!(last.iter().all(|port| corrected.contains(port)), "{last:?}");
+                }
+                doubtful |= listed.len() * 2 < most;
+                prop_assert!(doubtful || kept.is_empty());
+                most = most.max(listed.len());
+                last = listed;
+            }
+        }
     }
 }
