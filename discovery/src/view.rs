@@ -109,6 +109,10 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::ServiceNode;
 
@@ -166,5 +170,32 @@ mod tests {
         assert_eq!(away.away().away_since, away.away_since);
         assert!(away.stale_for().is_some() && away.endpoints.len() == 1);
         assert_eq!(away.next(&snapshot(&[(1, "v1")])).0.stale_for(), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn a_view_is_its_list_and_changes_are_the_difference(
+            lists in prop::collection::vec(prop::collection::btree_map(1..9_u16, "v[12]", 0..9), 1..9),
+        ) {
+            let mut view = View::default();
+            let mut known: BTreeMap<u16, String> = BTreeMap::new();
+            for list in lists {
+                let nodes: Vec<_> = list.iter().map(|(port, tag)| (*port, tag.as_str())).collect();
+                let (next, changes) = view.next(&snapshot(&nodes));
+                prop_assert_eq!(ports(&next.endpoints), list.keys().copied().collect::<Vec<_>>());
+                let only_in = |one: &BTreeMap<u16, String>, other: &BTreeMap<u16, String>| {
+                    let only = one.iter().filter(|(port, tag)| other.get(port) != Some(tag));
+                    only.map(|(port, _)| *port).collect::<Vec<_>>()
+                };
+                prop_assert_eq!(ports(&changes.joined), only_in(&list, &known));
+                prop_assert_eq!(ports(&changes.left), only_in(&known, &list));
+                let stays = |new: &Arc<Endpoint>| view.endpoints.iter().any(|old| Arc::ptr_eq(old, new));
+                let stayed = next.endpoints.iter().filter(|new| stays(new)).count();
+                prop_assert_eq!(stayed + changes.joined.len(), list.len());
+                (view, known) = (next, list);
+            }
+        }
     }
 }
