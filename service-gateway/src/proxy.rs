@@ -26,6 +26,8 @@ mod headers;
 mod intake;
 mod origin;
 mod outgoing;
+#[cfg(test)]
+mod properties;
 mod race;
 mod target;
 mod upload;

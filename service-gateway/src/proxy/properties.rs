@@ -1,0 +1,169 @@
+//! What holds for the targets and headers of any request and answer.
+
+use std::collections::HashSet;
+
+use actix_web::http::{Method, Uri, header as actix};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::{headers, target};
+
+const VIA: &str = "1.1 gateway-1a2b";
+
+/// Headers that concern one connection (RFC 9110, section 7.6.1), however spelled.
+const HOP_BY_HOP: [&str; 9] = [
+    "Connection",
+    "keep-alive",
+    "Proxy-Connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "TE",
+    "trailer",
+    "transfer-encoding",
+    "Upgrade",
+];
+
+/// Headers that no other header can take away.
+const RELIED_ON: [&str; 6] = [
+    "content-length",
+    "host",
+    "via",
+    "X-Forwarded-For",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+];
+
+const OTHERS: [&str; 5] = ["accept", "cookie", "set-cookie", "X-Private", "x-custom"];
+
+/// Header lines in any order, often several of one name.
+fn lines() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>)>> {
+    let names = [&HOP_BY_HOP[..], &RELIED_ON, &OTHERS].concat();
+    let nominating =
+        vec(select(names.clone()), 0..4).prop_map(|names| names.join(" ,").into_bytes());
+    let value = prop_oneof![
+        vec(prop_oneof![0x20..0x7f_u8, 0x80..=0xff_u8], 0..9),
+        "[a-z0-9 ,]{0,9}".prop_map(String::into_bytes),
+    ];
+    let line = prop_oneof![
+        1 => nominating.prop_map(|value| ("connection", value)),
+        4 => (select(names), value),
+    ];
+    vec(line, 0..12)
+}
+
+fn nominated(lines: &[(&str, Vec<u8>)]) -> HashSet<String> {
+    let values = lines
+        .iter()
+        .filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+    let values = values.filter_map(|(_, value)| std::str::from_utf8(value).ok());
+    let names = values.flat_map(|value| value.split(','));
+    names.map(|name| name.trim().to_ascii_lowercase()).collect()
+}
+
+/// Whether a header ends at the gateway.
+fn ends(name: &str, nominated: &HashSet<String>) -> bool {
+    let is_in = |names: &[&str]| names.iter().any(|one| one.eq_ignore_ascii_case(name));
+    is_in(&HOP_BY_HOP) || (nominated.contains(&name.to_ascii_lowercase()) && !is_in(&RELIED_ON))
+}
+
+fn values<'a>(lines: &'a [(&str, Vec<u8>)], name: &str) -> Vec<&'a [u8]> {
+    let of_name = lines
+        .iter()
+        .filter(|(one, _)| one.eq_ignore_ascii_case(name));
+    of_name.map(|(_, value)| value.as_slice()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_request_loses_hop_by_hop_headers_and_nothing_else(lines in lines()) {
+        let mut received = actix::HeaderMap::new();
+        for (name, value) in &lines {
+            received.append(name.parse().unwrap(), actix::HeaderValue::from_bytes(value).unwrap());
+        }
+        let sent = headers::request(&received, Some([192, 0, 2, 7].into()), VIA);
+        let nominated = nominated(&lines);
+        for name in HOP_BY_HOP.iter().chain(&RELIED_ON).chain(&OTHERS) {
+            let values = values(&lines, name);
+            let sent: Vec<_> = sent.get_all(*name).iter().map(HeaderValue::as_bytes).collect();
+            if ends(name, &nominated) {
+                prop_assert!(sent.is_empty(), "{name} survives");
+            } else if name.starts_with(['x', 'X', 'v']) && RELIED_ON.contains(name) {
+                let [before, sent] = [values, sent].map(|lines| lines.join(&b", "[..]));
+                prop_assert!(sent.starts_with(&before), "{name}");
+            } else {
+                prop_assert_eq!(sent, values, "{}", name);
+            }
+        }
+        prop_assert!(sent["via"].as_bytes().ends_with(VIA.as_bytes()));
+        prop_assert!(sent["x-forwarded-for"].as_bytes().ends_with(b"192.0.2.7"));
+    }
+
+    #[test]
+    fn an_answer_loses_hop_by_hop_headers_and_nothing_else(lines in lines()) {
+        let mut answered = HeaderMap::new();
+        for (name, value) in &lines {
+            let name: HeaderName = name.parse().unwrap();
+            answered.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        let mut passed = actix::HeaderMap::new();
+        headers::response(&answered, &mut passed);
+        let nominated = nominated(&lines);
+        for name in HOP_BY_HOP.iter().chain(&RELIED_ON).chain(&OTHERS) {
+            let values = values(&lines, name);
+            let passed: Vec<_> = passed.get_all(*name).map(actix::HeaderValue::as_bytes).collect();
+            if ends(name, &nominated) {
+                prop_assert!(passed.is_empty(), "{name} survives");
+            } else if *name != "content-length" {
+                prop_assert_eq!(passed, values, "{}", name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_that_was_here_is_known(before in "[a-z0-9 ,.-]{0,20}", after in "[a-z0-9 ,.-]{0,20}") {
+        let mut received = actix::HeaderMap::new();
+        let name = || "via".parse::<actix::HeaderName>().unwrap();
+        received.append(name(), before.parse().unwrap());
+        let sent = headers::request(&received, None, VIA);
+        let mut again = actix::HeaderMap::new();
+        let passed_on = format!("{}, {after}", sent["via"].to_str().unwrap());
+        again.append(name(), passed_on.parse().unwrap());
+        prop_assert!(headers::is_loop(&again, VIA));
+    }
+
+    #[test]
+    fn a_target_is_refused_or_has_one_reading(text in vec(select(&[
+        "/", "a", ".", "..", "%2e", "%2E", "%2f", "%5c", "%00", "%25", "%", ";", "\\", "?", "#", "://", ":", "*", "@",
+    ][..]), 0..9).prop_map(|pieces| pieces.concat())) {
+        let Ok(uri) = text.parse::<Uri>() else {
+            return Ok(());
+        };
+        let Ok(passed) = target::origin_form(&Method::GET, &uri) else {
+            return Ok(());
+        };
+        prop_assert!(passed.starts_with('/') && text.starts_with(passed), "{text} became {passed}");
+        let path = passed.split('?').next().unwrap().to_lowercase();
+        let decoded = path.replace("%2e", ".").replace("%2f", "/");
+        let mut segments = decoded.split(['/', '\\']).map(|segment| segment.split(';').next().unwrap());
+        prop_assert!(!segments.any(|name| [".", ".."].contains(&name)), "{passed}");
+        prop_assert!(!["%00", "%5c", "\\"].iter().any(|bad| path.contains(bad)), "{passed}");
+    }
+
+    #[test]
+    fn a_plain_path_goes_on_as_it_is(path in "(/[a-z0-9_~-]{0,5}){1,4}(\\?[a-z0-9=&./]{0,9})?") {
+        let uri: Uri = path.parse().unwrap();
+        prop_assert_eq!(target::origin_form(&Method::GET, &uri).ok(), Some(&*path));
+    }
+
+    #[test]
+    fn a_host_is_letters_or_refused(host in "[a-z0-9.:,/@ \\[\\]-]{0,12}") {
+        let mut received = actix::HeaderMap::new();
+        received.append(actix::HOST, host.trim().parse().unwrap());
+        let sound = !host.trim().contains([',', '/', '@', ' ']);
+        prop_assert_eq!(target::check_host(&received).is_ok(), sound);
+    }
+}
