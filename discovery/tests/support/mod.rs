@@ -8,6 +8,8 @@ use tokio::time::{sleep, timeout};
 #[cfg(feature = "tls")]
 pub(crate) mod certificates;
 #[cfg(feature = "etcd")]
+pub(crate) mod double;
+#[cfg(feature = "etcd")]
 pub(crate) mod etcd;
 pub(crate) mod gate;
 #[cfg(feature = "etcd")]

@@ -1,0 +1,324 @@
+//! What the real etcd cannot be made to do at will, done by a stand-in: answers that are lost or
+//! late, streams that fall silent, and all of it in any order.
+//!
+//! A schedule that fails tells its seed. `SEED=… cargo test --test etcd_double` runs it alone; how
+//! the requests of several tasks fall together differs a little from run to run.
+#![cfg(feature = "etcd")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use discovery::{DiscoveryClient, Registration, ServiceNode, SnapshotStream};
+use fastrand::Rng;
+use futures_util::future::join_all;
+use futures_util::stream::StreamExt;
+use tokio::time::{Instant, sleep, timeout};
+
+use support::double::{Call, Double, Outcome, State};
+use support::etcd::registry;
+use support::scene::{Scene, spelled};
+use support::{PATIENCE, eventually};
+
+mod support;
+
+/// A node's time to live.
+const TTL: Duration = Duration::from_secs(2);
+
+/// How many schedules run at a time, and how many steps each has.
+const SCHEDULES: usize = 12;
+const STEPS: usize = 30;
+
+/// How soon all is right when the double behaves: a silent watch is noticed after 8 s, requests
+/// without an answer after 2 s each, and whoever waits before the next try waits up to 2 s.
+const SETTLED: Duration = Duration::from_secs(18);
+
+/// Nodes have these ports.
+const PORTS: std::ops::RangeInclusive<u16> = 1..=6;
+
+async fn scene() -> (Double, Scene) {
+    let double = Double::start().await;
+    let scene = Scene::new(registry(&double.address())).with_ttl(TTL);
+    (double, scene)
+}
+
+impl Scene {
+    fn key(&self, port: u16) -> Vec<u8> {
+        format!("/services/{}/10.0.0.1:{port}", self.service).into()
+    }
+
+    fn value(&self, port: u16, version: &str) -> Vec<u8> {
+        let tags = format!("version={version}").parse().unwrap();
+        self.node(port).with_tags(tags).to_json().into()
+    }
+}
+
+/// The next list of a watch, or why there is none.
+async fn next(lists: &mut SnapshotStream) -> Result<Vec<u16>, String> {
+    let next = timeout(PATIENCE, lists.next()).await;
+    let list = next.expect("in time").expect("a watch does not end");
+    let port = |node: &std::sync::Arc<ServiceNode>| node.address.port();
+    list.map(|list| list.nodes().iter().map(port).collect())
+        .map_err(|error| error.to_string())
+}
+
+/// A watch that begins where its list ended would be accepted, and be told of nothing until the
+/// other etcd gets that far.
+#[tokio::test]
+async fn a_watch_that_another_etcd_accepted_is_not_believed() {
+    let (double, scene) = scene().await;
+    let put = |state: &mut State, port| state.put(&scene.key(port), &scene.value(port, "v1"), 0);
+    double.change(|state| put(state, 1)).unwrap();
+    let mut lists = scene.registry.watch(&scene.service);
+    assert_eq!(next(&mut lists).await.unwrap(), [1]);
+    double.replace();
+    double.change(|state| put(state, 2)).unwrap();
+    let error = next(&mut lists).await.unwrap_err();
+    assert!(error.contains("another etcd"), "{error}");
+    assert_eq!(next(&mut lists).await.unwrap(), [2]);
+}
+
+/// One message with all of this would be larger than what is read.
+#[tokio::test]
+async fn more_history_than_fits_a_message_comes_in_pieces() {
+    let (double, scene) = scene().await;
+    let mut lists = scene.registry.watch(&scene.service);
+    assert!(next(&mut lists).await.unwrap().is_empty());
+    let junk = vec![0; 1 << 20];
+    double.change(|state| {
+        for _ in 0..65 {
+            state.put(&scene.key(1), &junk, 0).unwrap();
+        }
+        let value = scene.value(2, "v1");
+        state.put(&scene.key(2), &value, 0).unwrap();
+    });
+    while next(&mut lists).await.expect("no piece is too large") != [2] {}
+}
+
+#[tokio::test]
+async fn a_key_that_was_deleted_is_back_although_its_lease_was_renewed() {
+    let (double, scene) = scene().await;
+    let node = scene.join(1).await;
+    double.change(|state| state.delete(&scene.key(1)));
+    let back = async || double.look(|state| state.keys.len()) == 1;
+    eventually("the key is back", TTL + TTL, back).await;
+    eventually("it is registered", PATIENCE, async || node.is_registered()).await;
+}
+
+#[tokio::test]
+async fn a_key_that_a_successor_wrote_is_left_alone_until_it_is_gone() {
+    let (double, scene) = scene().await;
+    let node = scene.join(1).await;
+    let theirs = scene.value(1, "v2");
+    let put = |state: &mut State| state.put(&scene.key(1), &theirs, 0);
+    double.change(put).unwrap();
+    eventually("it is noticed", TTL, async || !node.is_registered()).await;
+    let leases = || double.look(|state| state.leases.keys().copied().collect::<Vec<_>>());
+    let before = leases();
+    let time_for_a_try = Instant::now() + TTL + TTL;
+    let changed = async || double.look(|state| state.keys[&scene.key(1)].value != theirs);
+    while Instant::now() < time_for_a_try {
+        assert!(!changed().await, "the successor's key was overwritten");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(leases().len() <= before.len(), "no lease without a use");
+    double.change(|state| state.delete(&scene.key(1)));
+    timeout(PATIENCE, node.registered()).await.unwrap();
+}
+
+/// A node that had to take another lease, and whose put under that one was done, of which it knows
+/// nothing.
+async fn with_a_put_whose_answer_was_lost() -> (Double, Scene, Registration) {
+    let (double, scene) = scene().await;
+    let node = scene.join(1).await;
+    let first = double.look(|state| state.keys[&scene.key(1)].lease);
+    double.script(Call::Range, Outcome::Refused);
+    double.script(Call::Range, Outcome::Refused); // each request has two tries
+    double.script(Call::Txn, Outcome::Lost);
+    let moved = async || double.look(|state| state.keys[&scene.key(1)].lease) != first;
+    eventually("the key moved", PATIENCE, moved).await;
+    (double, scene, node)
+}
+
+#[tokio::test]
+async fn a_node_whose_puts_answer_was_lost_knows_its_key() {
+    let (double, scene, node) = with_a_put_whose_answer_was_lost().await;
+    let created = |state: &State| state.keys[&scene.key(1)].create_revision;
+    let before = double.look(created);
+    timeout(TTL + TTL, node.registered()).await.unwrap();
+    assert_eq!(double.look(created), before, "it was never gone");
+}
+
+#[tokio::test]
+async fn a_node_whose_puts_answer_was_lost_leaves_nothing_behind() {
+    let (double, _scene, node) = with_a_put_whose_answer_was_lost().await;
+    node.leave().await.unwrap();
+    assert!(double.look(|state| state.keys.is_empty()));
+}
+
+#[tokio::test]
+async fn whatever_happens_all_is_right_in_the_end() {
+    let given = std::env::var("SEED").ok();
+    let given = given.map(|seed| vec![seed.parse().expect("SEED is a number")]);
+    let seeds = given.unwrap_or_else(|| {
+        std::iter::repeat_with(|| fastrand::u64(..))
+            .take(SCHEDULES)
+            .collect()
+    });
+    join_all(seeds.into_iter().map(run)).await;
+}
+
+/// Nodes that come and go, an etcd that fails, and others who change what it has.
+struct Schedule {
+    seed: u64,
+    random: Rng,
+    double: Double,
+    scene: Scene,
+    kept: BTreeMap<u16, Registration>,
+}
+
+async fn run(seed: u64) {
+    let (double, mut scene) = scene().await;
+    // Nodes that vanished all at once are dropped well within the limit.
+    scene.client = DiscoveryClient::new(scene.registry.clone()).with_vanished_kept_for(TTL);
+    let random = Rng::with_seed(seed);
+    let kept = BTreeMap::new();
+    let mut schedule = Schedule {
+        seed,
+        random,
+        double,
+        scene,
+        kept,
+    };
+    schedule.scene.client.view(&schedule.scene.service); // it is followed from now on
+    schedule.double.misbehave(seed);
+    for _ in 0..STEPS {
+        schedule.step().await;
+        sleep(Duration::from_millis(schedule.random.u64(0..250))).await;
+    }
+    schedule.double.behave();
+    schedule.settles().await;
+}
+
+impl Schedule {
+    async fn step(&mut self) {
+        let port = self.random.u16(PORTS);
+        let key = self.scene.key(port);
+        match self.random.u8(0..16) {
+            0..=4 => self.join(port),
+            5..=6 => self.leave(port).await,
+            7 => drop(self.kept.remove(&port)), // its process died
+            8 => self.double.change(|state| state.delete(&key)),
+            9 => self.write(&key, &self.scene.value(port, "theirs")),
+            10 => self.write(&key, b"junk"),
+            11 => self.write(&self.scene.key(0), b"junk"),
+            12..=13 => self.revoke(),
+            14 => self.double.change(State::compact),
+            // Once: the third could get as far as the second was, and nobody could tell them apart.
+            _ if self.double.look(|state| state.replaced) == 0 => self.double.replace(),
+            _ => {}
+        }
+    }
+
+    fn join(&mut self, port: u16) {
+        let version = format!("version=v{}", self.random.u8(1..4));
+        let node = self.scene.node(port).with_tags(version.parse().unwrap());
+        let scene = &self.scene;
+        self.kept
+            .entry(port)
+            .or_insert_with(|| scene.register(node));
+    }
+
+    async fn leave(&mut self, port: u16) {
+        let Some(node) = self.kept.remove(&port) else {
+            return;
+        };
+        let confirmed = node.leave().await.is_ok();
+        let key = self.scene.key(port);
+        let theirs = self
+            .double
+            .look(|state| state.keys.get(&key).is_none_or(|kv| kv.lease == 0));
+        assert!(
+            theirs || !confirmed,
+            "seed {}: {port} left and is still there",
+            self.seed
+        );
+    }
+
+    /// Writes a key that belongs to nobody here: under no lease.
+    fn write(&self, key: &[u8], value: &[u8]) {
+        let written = self.double.change(|state| state.put(key, value, 0));
+        written.expect("no lease is needed");
+    }
+
+    fn revoke(&mut self) {
+        let random = &mut self.random;
+        self.double.change(|state| {
+            let leases: Vec<_> = state.leases.keys().copied().collect();
+            if let Some(lease) = random.choice(leases) {
+                state.revoke(lease).expect("it was there");
+            }
+        });
+    }
+
+    async fn settles(&self) {
+        // A successor's key stays its own as long as it is there.
+        for port in self.kept.keys() {
+            let key = self.scene.key(*port);
+            self.double.change(|state| match state.keys.get(&key) {
+                Some(kv) if kv.lease == 0 => state.delete(&key),
+                _ => {}
+            });
+        }
+        let deadline = Instant::now() + SETTLED;
+        while let Err(wrong) = self.is_right() {
+            let seed = self.seed;
+            assert!(Instant::now() < deadline, "seed {seed}: {wrong}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Each node is listed once under a living lease, and the client knows what the double has.
+    fn is_right(&self) -> Result<(), String> {
+        for (port, node) in &self.kept {
+            let key = self.scene.key(*port);
+            let lease = self
+                .double
+                .look(|state| state.keys.get(&key).map(|kv| kv.lease));
+            let lives = |lease: &i64| self.double.look(|state| state.leases.contains_key(lease));
+            if !lease.is_some_and(|lease| lives(&lease)) || !node.is_registered() {
+                return Err(format!("{port} is under {lease:?}: {node:?}"));
+            }
+        }
+        let leases = self.double.look(|state| state.leases.len());
+        if leases != self.kept.len() {
+            return Err(format!("{leases} leases for {} nodes", self.kept.len()));
+        }
+        let (nodes, junk) = self.double.look(readable);
+        let view = self
+            .scene
+            .client
+            .view(&self.scene.service)
+            .ok_or("no view")?;
+        let seen: Vec<_> = view
+            .endpoints()
+            .iter()
+            .map(|endpoint| spelled(endpoint))
+            .collect();
+        match seen == nodes && view.skipped() == junk && view.stale_for().is_none() {
+            true => Ok(()),
+            false => Err(format!("{nodes:?} and {junk} others are seen as {view:?}")),
+        }
+    }
+}
+
+/// The nodes that can be read, spelled and sorted, and how many cannot.
+fn readable(state: &State) -> (Vec<String>, usize) {
+    let nodes = state
+        .keys
+        .values()
+        .filter_map(|kv| ServiceNode::from_json(&kv.value).ok());
+    let nodes: Vec<_> = nodes.map(|node| spelled(&node)).collect();
+    let junk = state.keys.len() - nodes.len();
+    (nodes, junk)
+}

@@ -1,0 +1,86 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// Decides what goes wrong. By default nothing does.
+#[derive(Default)]
+pub(crate) struct Fate {
+    random: Option<Rng>,
+    scripted: VecDeque<(Call, Outcome)>,
+}
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Call {
+    Range,
+    Txn,
+    Grant,
+    Revoke,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Outcome {
+    Done,
+    Refused,
+    /// Done, and the answer is an error.
+    Lost,
+    /// Done, and the answer takes this long.
+    Late(Duration),
+}
+
+/// What becomes of a stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum End {
+    Never,
+    /// It ends as if all had been said.
+    Over,
+    Failed,
+    /// A watch is cancelled and silent afterwards; a lease is said to be gone.
+    Withdrawn,
+    Silent,
+}
+
+impl Fate {
+    pub(crate) fn of(seed: u64) -> Self {
+        Self {
+            random: Some(Rng::with_seed(seed)),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn script(&mut self, call: Call, outcome: Outcome) {
+        self.scripted.push_back((call, outcome));
+    }
+
+    pub(crate) fn outcome(&mut self, call: Call) -> Outcome {
+        let mut scripted = self.scripted.iter();
+        if let Some(index) = scripted.position(|(scripted, _)| *scripted == call) {
+            let (_, outcome) = self.scripted.remove(index).expect("it was found there");
+            return outcome;
+        }
+        let Some(random) = &mut self.random else {
+            return Outcome::Done;
+        };
+        match random.u8(0..20) {
+            0..=1 => Outcome::Refused,
+            2..=3 => Outcome::Lost,
+            4 => Outcome::Late(Duration::from_millis(random.u64(1..500))),
+            5 => Outcome::Late(Duration::from_secs(3)), // longer than anybody waits
+            _ => Outcome::Done,
+        }
+    }
+
+    /// How a stream ends, and after how many messages.
+    pub(crate) fn end(&mut self) -> (End, usize) {
+        let Some(random) = &mut self.random else {
+            return (End::Never, usize::MAX);
+        };
+        let ends = [End::Over, End::Failed, End::Withdrawn, End::Silent];
+        match random.u8(0..3) {
+            0 => (End::Never, usize::MAX),
+            _ => (ends[random.usize(..ends.len())], random.usize(0..8)),
+        }
+    }
+}
