@@ -208,4 +208,38 @@ mod tests {
         let ejections = Ejection::ALL.map(|why| counts.ejections(why));
         assert_eq!(ejections, [1, 0, 0]);
     }
+
+    #[test]
+    fn a_trial_is_due_when_the_time_is_over() {
+        let record = Record::default();
+        assert!(!record.trial_is_due(), "it is not ejected");
+        record.eject(Ejection::Silent).unwrap();
+        assert!(!record.trial_is_due());
+        record.standing().until = Some(Instant::now());
+        assert!(record.trial_is_due());
+        record.restore();
+        assert!(!record.trial_is_due());
+    }
+
+    #[test]
+    fn who_behaves_for_a_minute_begins_anew() {
+        let record = Record::default();
+        for behaved in [Duration::ZERO, LONGEST, LONGEST + SHORTEST] {
+            record.eject(Ejection::Failing).unwrap();
+            record.restore();
+            record.standing().until = Instant::now().checked_sub(behaved);
+        }
+        let time = record.eject(Ejection::Failing).unwrap();
+        assert!(time <= SHORTEST, "{time:?}");
+    }
+
+    #[test]
+    fn a_good_answer_and_a_good_trial_are_counted() {
+        let [answered, tried] = [Record::default(), Record::default()];
+        answered.answered(false);
+        assert_eq!([answered.good_answers(), tried.good_answers()], [0, 0]);
+        answered.answered(true);
+        tried.restore();
+        assert_eq!([answered.good_answers(), tried.good_answers()], [1, 1]);
+    }
 }

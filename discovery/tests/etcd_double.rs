@@ -174,7 +174,9 @@ struct Schedule {
     random: Rng,
     double: Double,
     scene: Scene,
-    kept: BTreeMap<u16, Registration>,
+    /// By port, with the values they have in the registry: no two have the same.
+    kept: BTreeMap<u16, (String, Registration)>,
+    joined: usize,
 }
 
 async fn run(seed: u64) {
@@ -182,13 +184,13 @@ async fn run(seed: u64) {
     // Nodes that vanished all at once are dropped well within the limit.
     scene.client = DiscoveryClient::new(scene.registry.clone()).with_vanished_kept_for(TTL);
     let random = Rng::with_seed(seed);
-    let kept = BTreeMap::new();
     let mut schedule = Schedule {
         seed,
         random,
         double,
         scene,
-        kept,
+        kept: BTreeMap::new(),
+        joined: 0,
     };
     schedule.scene.client.view(&schedule.scene.service); // it is followed from now on
     schedule.double.misbehave(seed);
@@ -221,25 +223,25 @@ impl Schedule {
     }
 
     fn join(&mut self, port: u16) {
-        let version = format!("version=v{}", self.random.u8(1..4));
+        self.joined += 1;
+        let version = format!("version=v{}", self.joined);
         let node = self.scene.node(port).with_tags(version.parse().unwrap());
         let scene = &self.scene;
-        self.kept
-            .entry(port)
-            .or_insert_with(|| scene.register(node));
+        let join = || (node.to_json(), scene.register(node));
+        self.kept.entry(port).or_insert_with(join);
     }
 
     async fn leave(&mut self, port: u16) {
-        let Some(node) = self.kept.remove(&port) else {
+        let Some((value, node)) = self.kept.remove(&port) else {
             return;
         };
         let confirmed = node.leave().await.is_ok();
         let key = self.scene.key(port);
-        let theirs = self
-            .double
-            .look(|state| state.keys.get(&key).is_none_or(|kv| kv.lease == 0));
+        let is_its =
+            |state: &State| state.keys.get(&key).map(|kv| &*kv.value) == Some(value.as_bytes());
+        let listed = self.double.look(is_its);
         assert!(
-            theirs || !confirmed,
+            !(listed && confirmed),
             "seed {}: {port} left and is still there",
             self.seed
         );
@@ -280,14 +282,16 @@ impl Schedule {
 
     /// Each node is listed once under a living lease, and the client knows what the double has.
     fn is_right(&self) -> Result<(), String> {
-        for (port, node) in &self.kept {
+        for (port, (value, node)) in &self.kept {
             let key = self.scene.key(*port);
-            let lease = self
-                .double
-                .look(|state| state.keys.get(&key).map(|kv| kv.lease));
-            let lives = |lease: &i64| self.double.look(|state| state.leases.contains_key(lease));
-            if !lease.is_some_and(|lease| lives(&lease)) || !node.is_registered() {
-                return Err(format!("{port} is under {lease:?}: {node:?}"));
+            let is_kept = |state: &State| {
+                let kv = state.keys.get(&key);
+                kv.is_some_and(|kv| {
+                    state.leases.contains_key(&kv.lease) && kv.value == value.as_bytes()
+                })
+            };
+            if !self.double.look(is_kept) || !node.is_registered() {
+                return Err(format!("{port} is not kept, {node:?}"));
             }
         }
         let leases = self.double.look(|state| state.leases.len());
