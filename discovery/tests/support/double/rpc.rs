@@ -202,15 +202,17 @@ impl Watch {
             self.ready.push_back(compacted);
             return Some(());
         }
-        let kv = |event: &PbEvent| event.kv.clone().expect("every event has one");
-        let is_asked_for = |event: &&PbEvent| {
-            let kv = kv(event);
+        let is_asked_for = |kv: &PbKeyValue| {
             kv.mod_revision >= self.next && is_within(&kv.key, &self.from, &self.to)
         };
         let mut pieces = vec![Vec::new()];
         let mut bytes = 0;
-        for event in state.history.iter().filter(is_asked_for) {
-            bytes += kv(event).value.len();
+        for event in &state.history {
+            let kv = event.kv.as_ref().expect("every event has one");
+            if !is_asked_for(kv) {
+                continue;
+            }
+            bytes += kv.value.len();
             if bytes > FRAGMENT_BYTES && self.takes_pieces {
                 pieces.push(Vec::new());
                 bytes = 0;
@@ -240,7 +242,8 @@ impl PbWatchService for Rpc {
         let Some(PbWatchRequestUnion::CreateRequest(create)) = first else {
             return Err(Status::invalid_argument("expected the creation of a watch"));
         };
-        let state = self.state.subscribe();
+        let mut state = self.state.subscribe();
+        state.mark_changed(); // so that it begins with what happened before
         let replaced = state.borrow().replaced;
         let mut watch = Watch {
             going: Going::new(self, asked),
@@ -255,7 +258,6 @@ impl PbWatchService for Rpc {
         let mut created = watch.response(Vec::new());
         created.created = true;
         watch.ready.push_back(created);
-        let _ = watch.catch_up(); // it has not been replaced a moment after
         Ok(Response::new(Box::pin(unfold(watch, Watch::message))))
     }
 }
