@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use futures_util::stream::StreamExt;
 use tokio::time::{Instant, sleep, timeout};
 
-use support::double::{Call, Double, Outcome, State};
+use support::double::{Call, Double, End, Outcome, State};
 use support::etcd::registry;
 use support::scene::{Scene, spelled};
 use support::{PATIENCE, eventually};
@@ -132,34 +132,77 @@ async fn a_key_that_a_successor_wrote_is_left_alone_until_it_is_gone() {
     timeout(PATIENCE, node.registered()).await.unwrap();
 }
 
-/// A node that had to take another lease, and whose put under that one was done, of which it knows
-/// nothing.
-async fn with_a_put_whose_answer_was_lost() -> (Double, Scene, Registration) {
+/// Nobody knows of the cancelled watch but from its last message: nothing comes after it.
+#[tokio::test]
+async fn a_cancelled_watch_begins_again_at_once() {
+    let (double, scene) = scene().await;
+    let mut lists = scene.registry.watch(&scene.service);
+    assert!(next(&mut lists).await.unwrap().is_empty());
+    double.fate().script_watch(End::Withdrawn, 1); // after it was created
+    let value = scene.value(1, "v1");
+    let put = |state: &mut State| state.put(&scene.key(1), &value, 0);
+    double.change(put).unwrap();
+    let error = timeout(TTL, next(&mut lists)).await.unwrap().unwrap_err();
+    assert!(error.contains("cancelled"), "{error}");
+    assert_eq!(next(&mut lists).await.unwrap(), [1]);
+}
+
+/// A node that has to take another lease, and what becomes of its two tries to put its key under
+/// that one.
+async fn with_another_lease(tries: [Outcome; 2]) -> (Double, Scene, Registration, i64) {
+    let (double, scene) = scene().await;
+    let scene = scene.with_ttl(3 * TTL); // it waits up to 3 s between its tries
+    let node = scene.join(1).await;
+    let created = double.look(|state| state.keys[&scene.key(1)].create_revision);
+    let fails = [Outcome::Refused; 2].map(|outcome| (Call::Range, outcome));
+    let tries = tries.map(|outcome| (Call::Txn, outcome));
+    for (call, outcome) in fails.into_iter().chain(tries) {
+        double.fate().script(call, outcome);
+    }
+    eventually("it tried", PATIENCE, async || double.fate().is_done()).await;
+    (double, scene, node, created)
+}
+
+/// The second try finds the key changed: by the first, which nobody knows.
+const LOST: [Outcome; 2] = [Outcome::Lost, Outcome::Done];
+
+#[tokio::test]
+async fn a_key_that_was_put_or_not_under_another_lease_is_kept() {
+    for tries in [LOST, [Outcome::Refused; 2]] {
+        let (double, scene, node, created) = with_another_lease(tries).await;
+        timeout(PATIENCE, node.registered()).await.unwrap();
+        let still = double.look(|state| state.keys[&scene.key(1)].create_revision);
+        assert_eq!(still, created, "it was never gone: {tries:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_was_put_or_not_under_another_lease_leaves_with_its_node() {
+    for tries in [LOST, [Outcome::Refused; 2]] {
+        let (double, _scene, node, _) = with_another_lease(tries).await;
+        node.leave().await.unwrap();
+        assert!(double.look(|state| state.keys.is_empty()), "{tries:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_changed_after_a_look_is_not_overwritten() {
     let (double, scene) = scene().await;
     let node = scene.join(1).await;
-    let first = double.look(|state| state.keys[&scene.key(1)].lease);
-    double.script(Call::Range, Outcome::Refused);
-    double.script(Call::Range, Outcome::Refused); // each request has two tries
-    double.script(Call::Txn, Outcome::Lost);
-    let moved = async || double.look(|state| state.keys[&scene.key(1)].lease) != first;
-    eventually("the key moved", PATIENCE, moved).await;
-    (double, scene, node)
-}
-
-#[tokio::test]
-async fn a_node_whose_puts_answer_was_lost_knows_its_key() {
-    let (double, scene, node) = with_a_put_whose_answer_was_lost().await;
-    let created = |state: &State| state.keys[&scene.key(1)].create_revision;
-    let before = double.look(created);
-    timeout(TTL + TTL, node.registered()).await.unwrap();
-    assert_eq!(double.look(created), before, "it was never gone");
-}
-
-#[tokio::test]
-async fn a_node_whose_puts_answer_was_lost_leaves_nothing_behind() {
-    let (double, _scene, node) = with_a_put_whose_answer_was_lost().await;
-    node.leave().await.unwrap();
-    assert!(double.look(|state| state.keys.is_empty()));
+    let late = Outcome::Late(Duration::from_millis(500));
+    for outcome in [Outcome::Refused, Outcome::Refused, late] {
+        double.fate().script(Call::Range, outcome);
+    }
+    eventually("it looked again", PATIENCE, async || {
+        double.fate().is_done()
+    })
+    .await;
+    let theirs = scene.value(1, "v2");
+    let put = |state: &mut State| state.put(&scene.key(1), &theirs, 0);
+    double.change(put).unwrap();
+    sleep(TTL).await; // it tries again meanwhile
+    assert!(double.look(|state| state.keys[&scene.key(1)].value == theirs));
+    assert!(!node.is_registered());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::proto::{PbEvent, PbKeyValue, PbKvServer, PbLeaseServer, PbWatchServer};
@@ -16,7 +16,7 @@ mod fate;
 mod rpc;
 
 use fate::Fate;
-pub(crate) use fate::{Call, Outcome};
+pub(crate) use fate::{Call, End, Outcome};
 use rpc::Rpc;
 
 /// A stand-in for etcd in this process, which fails as the real one cannot be made to fail.
@@ -85,18 +85,17 @@ impl Double {
 
     /// Fails now and then, as the seed decides.
     pub(crate) fn misbehave(&self, seed: u64) {
-        *self.fate.lock().unwrap_or_else(PoisonError::into_inner) = Fate::of(seed);
+        *self.fate() = Fate::of(seed);
     }
 
     /// Does what it should. Streams that were to fail still do.
     pub(crate) fn behave(&self) {
-        *self.fate.lock().unwrap_or_else(PoisonError::into_inner) = Fate::default();
+        *self.fate() = Fate::default();
     }
 
-    /// Decides on the next call of this kind.
-    pub(crate) fn script(&self, call: Call, outcome: Outcome) {
-        let mut fate = self.fate.lock().unwrap_or_else(PoisonError::into_inner);
-        fate.script(call, outcome);
+    /// What goes wrong in it.
+    pub(crate) fn fate(&self) -> MutexGuard<'_, Fate> {
+        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is true of it now.

@@ -8,6 +8,7 @@ use fastrand::Rng;
 pub(crate) struct Fate {
     random: Option<Rng>,
     scripted: VecDeque<(Call, Outcome)>,
+    watches: VecDeque<(End, usize)>,
 }
 
 /// What can be asked.
@@ -54,6 +55,16 @@ impl Fate {
         self.scripted.push_back((call, outcome));
     }
 
+    /// Decides on the next watch, and after how many messages.
+    pub(crate) fn script_watch(&mut self, end: End, messages: usize) {
+        self.watches.push_back((end, messages));
+    }
+
+    /// Whether all that was scripted has happened.
+    pub(crate) fn is_done(&self) -> bool {
+        self.scripted.is_empty()
+    }
+
     pub(crate) fn outcome(&mut self, call: Call) -> Outcome {
         let mut scripted = self.scripted.iter();
         if let Some(index) = scripted.position(|(scripted, _)| *scripted == call) {
@@ -67,9 +78,15 @@ impl Fate {
             0..=1 => Outcome::Refused,
             2..=3 => Outcome::Lost,
             4 => Outcome::Late(Duration::from_millis(random.u64(1..500))),
-            5 => Outcome::Late(Duration::from_secs(3)), // longer than anybody waits
+            5 => Outcome::Late(Duration::from_secs(60)), // longer than anybody waits
             _ => Outcome::Done,
         }
+    }
+
+    /// How a watch ends, and after how many messages.
+    pub(crate) fn watch_end(&mut self) -> (End, usize) {
+        let scripted = self.watches.pop_front();
+        scripted.unwrap_or_else(|| self.end())
     }
 
     /// How a stream ends, and after how many messages.

@@ -119,8 +119,7 @@ struct Going<Asked> {
 }
 
 impl<Asked> Going<Asked> {
-    fn new(rpc: &Rpc, asked: Streaming<Asked>) -> Self {
-        let (end, left) = rpc.fate().end();
+    fn new(rpc: &Rpc, asked: Streaming<Asked>, (end, left): (End, usize)) -> Self {
         Self {
             rpc: rpc.clone(),
             asked,
@@ -246,7 +245,7 @@ impl PbWatchService for Rpc {
         state.mark_changed(); // so that it begins with what happened before
         let replaced = state.borrow().replaced;
         let mut watch = Watch {
-            going: Going::new(self, asked),
+            going: Going::new(self, asked, self.fate().watch_end()),
             state,
             from: create.key,
             to: create.range_end,
@@ -299,7 +298,7 @@ impl PbLeaseService for Rpc {
         &self,
         request: Request<Streaming<PbLeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let going = Going::new(self, request.into_inner());
+        let going = Going::new(self, request.into_inner(), self.fate().end());
         let answers = unfold(going, |mut going| async {
             let id = going.asked.message().await.ok()??.id;
             let gone = Err(Status::not_found("etcdserver: requested lease not found"));
