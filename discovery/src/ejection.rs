@@ -242,4 +242,11 @@ mod tests {
         tried.restore();
         assert_eq!([answered.good_answers(), tried.good_answers()], [1, 1]);
     }
+
+    #[test]
+    fn a_reason_is_one_word() {
+        let reasons = [Ejection::Unreachable, Ejection::Silent, Ejection::Failing];
+        let words = reasons.map(|reason| reason.to_string());
+        assert_eq!(words, ["unreachable", "silent", "failing"]);
+    }
 }

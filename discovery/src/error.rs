@@ -66,3 +66,16 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_told_in_short() {
+        let told = |text: &str| Error::invalid("tag", text, "too long").to_string();
+        let [fits, long] = ["x".repeat(80), "x".repeat(81)];
+        assert_eq!(told(&fits), format!("tag {fits:?}: too long"));
+        assert_eq!(told(&long), format!("tag \"{fits}…\": too long"));
+    }
+}

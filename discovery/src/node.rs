@@ -141,6 +141,16 @@ mod tests {
     }
 
     #[test]
+    fn a_value_may_have_32_tags_and_8192_bytes() {
+        let tags: Vec<_> = (0..32).map(|n| format!(r#""{n}":"""#)).collect();
+        let tags = tags.join(",");
+        let json = format!(r#"{{"ServiceName":"a","IP":"::1","Port":1,"Tags":{{{tags}}}}}"#);
+        let padded = format!("{json:<8192}");
+        assert_eq!(read(&padded).unwrap().tags.len(), 32);
+        assert!(read(&format!("{json:<8193}")).is_err());
+    }
+
+    #[test]
     fn junk_is_an_error_and_never_a_panic() {
         let with =
             |ip: &str, port: &str| format!(r#"{{"ServiceName":"a","IP":{ip},"Port":{port}}}"#);

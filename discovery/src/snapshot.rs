@@ -74,5 +74,8 @@ mod tests {
             .map(|n| (n.address.port(), n.version()))
             .collect();
         assert_eq!(seen, [(1, Some("v1")), (9, Some("v2"))]);
+        let snapshot = snapshot.with_skipped(3);
+        assert_eq!((snapshot.revision(), snapshot.skipped()), (7, 3));
+        assert_eq!(snapshot.nodes().len(), 2);
     }
 }
