@@ -76,6 +76,9 @@ async fn a_server_that_nobody_we_trust_vouches_for_is_refused() {
         error.contains("ca.pem.not") && error.contains("No such file"),
         "{error}"
     );
+    let junk = other.write("junk.pem", "no PEM");
+    let error = refusal(&format!("{url}?ca={junk}")).await;
+    assert!(error.contains("no certificate in /"), "{error}");
     let error = refusal(&format!("etcd://{}", etcd.address())).await;
     assert!(error.contains(&etcd.address()), "{error}");
 }

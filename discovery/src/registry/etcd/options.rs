@@ -36,7 +36,7 @@ pub(super) fn options(access: &Access, limit: Duration) -> Result<ConnectOptions
 #[cfg(feature = "tls")]
 fn tls_options(tls: &Tls) -> Result<TlsOptions, Error> {
     let mut options = match &tls.ca {
-        Some(ca) => TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca)?)),
+        Some(ca) => TlsOptions::new().ca_certificate(root(ca)?),
         None => TlsOptions::new().with_native_roots(),
     };
     if let Some((cert, key)) = &tls.identity {
@@ -46,6 +46,19 @@ fn tls_options(tls: &Tls) -> Result<TlsOptions, Error> {
         options = options.domain_name(name);
     }
     Ok(options)
+}
+
+/// A file without a certificate would only make all servers strangers.
+#[cfg(feature = "tls")]
+fn root(file: &Path) -> Result<Certificate, Error> {
+    let pem = read(file)?;
+    match pem.contains("-----BEGIN CERTIFICATE-----") {
+        true => Ok(Certificate::from_pem(pem)),
+        false => Err(Error::registry(format!(
+            "no certificate in {}",
+            file.display()
+        ))),
+    }
 }
 
 fn read(file: &Path) -> Result<String, Error> {
