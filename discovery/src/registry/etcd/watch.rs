@@ -88,6 +88,8 @@ impl Watcher {
     /// The first list of all. Without a leader nobody has the last word, but every member has what
     /// it heard last, and for who knows nothing that is good news. The next item is the error that
     /// stood in the way, so nobody takes it for the last word.
+    ///
+    /// A user with a password has to wait for a leader: without one, etcd cannot check it.
     async fn first_list(&mut self) -> Result<Snapshot, Error> {
         let list = within(FIRST_LIMIT, "list", self.list()).await.flatten();
         let Err(error) = list else { return list };
