@@ -26,8 +26,10 @@ const FINISH_LIMIT: Duration = Duration::from_secs(30);
 /// closed it first, a request could cross the closing on its way.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// How long a client may take to send the head of a request.
-const HEAD_LIMIT: Duration = Duration::from_secs(5);
+/// How long a client may take to send the head of a connection's first request. A gateway's pool may
+/// have connected once more than it needed, and keeps what it has: a 408 on such a connection would
+/// be taken for the answer to the request that uses it at last.
+const HEAD_LIMIT: Duration = KEEP_ALIVE;
 
 /// Connections waiting to be accepted. The standard library allows 128: too few when a load test
 /// opens all of its connections at once.
