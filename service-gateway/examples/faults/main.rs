@@ -23,6 +23,7 @@ mod framing;
 #[path = "../load/generator.rs"]
 mod generator;
 mod headers;
+mod limits;
 mod missed;
 mod nodes;
 mod process;
@@ -160,6 +161,8 @@ fn all() -> impl Iterator<Item = Fault> {
         smuggling::smuggling "requests that can be read in two ways" Quick;
         headers::headers "headers of one connection, forged, repeated";
         soak::soak "10 minutes of nodes that come and go" Long;
+        limits::overload "five times what it can do";
+        limits::slow_clients "2000 slow heads, bodies and readers";
     }
     .into_iter()
 }

@@ -70,6 +70,16 @@ impl Process {
         self.child.id()
     }
 
+    /// The most memory it ever had, in bytes ([proc(5)][1]).
+    ///
+    /// [1]: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
+    pub(crate) fn most_memory(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = line.context("VmHWM")?.trim().trim_end_matches(" kB");
+        Ok(kibibytes.parse::<u64>()? << 10)
+    }
+
     pub(crate) fn signal(&self, signal: &str) -> anyhow::Result<()> {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args([signal, &id]).status()?;

@@ -21,8 +21,8 @@ struct Window {
     answers: BTreeMap<(String, String), u64>,
     failures: BTreeMap<String, u64>,
     retried: u64,
-    /// In microseconds.
-    latencies: Vec<u32>,
+    /// In microseconds, and whether the answer was good.
+    latencies: Vec<(u32, bool)>,
 }
 
 impl Default for Tally {
@@ -66,6 +66,11 @@ impl Tally {
             .map(|(reason, count)| format!("{count} × {reason}"))
     }
 
+    /// What so many percent of the good answers, or of the failures, took at most, in milliseconds.
+    pub(crate) fn percentile(&self, percent: f64, good: bool) -> f64 {
+        self.total.percentile(percent, |is_good| is_good == good)
+    }
+
     /// The last second in a line, and the next second begins.
     pub(crate) fn live_line(&mut self) -> String {
         let second = std::mem::take(&mut self.second);
@@ -80,7 +85,7 @@ impl Tally {
             self.began.elapsed().as_secs(),
             second.answered(),
             self.failed(),
-            second.percentile(99.0),
+            second.percentile(99.0, |_| true),
             shares.join("  ")
         )
     }
@@ -98,8 +103,8 @@ impl Window {
             }
             Err(reason) => *self.failures.entry(reason.clone()).or_default() += 1,
         }
-        self.latencies
-            .push(u32::try_from(answer.took.as_micros()).unwrap_or(u32::MAX));
+        let micros = u32::try_from(answer.took.as_micros()).unwrap_or(u32::MAX);
+        self.latencies.push((micros, answer.outcome.is_ok()));
     }
 
     fn answered(&self) -> u64 {
@@ -111,8 +116,9 @@ impl Window {
     }
 
     /// In milliseconds, 0 if there was no request.
-    fn percentile(&self, percent: f64) -> f64 {
-        let mut sorted = self.latencies.clone();
+    fn percentile(&self, percent: f64, counts: impl Fn(bool) -> bool) -> f64 {
+        let counted = self.latencies.iter().filter(|(_, good)| counts(*good));
+        let mut sorted: Vec<_> = counted.map(|(micros, _)| *micros).collect();
         sorted.sort_unstable();
         let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
         let micros = sorted
@@ -144,7 +150,8 @@ impl fmt::Display for Tally {
             total.retried,
             self.began.elapsed().as_secs_f64()
         )?;
-        let [p50, p99, max] = [50.0, 99.0, 100.0].map(|percent| total.percentile(percent));
+        let [p50, p99, max] =
+            [50.0, 99.0, 100.0].map(|percent| total.percentile(percent, |_| true));
         writeln!(
             f,
             "  latency: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"
