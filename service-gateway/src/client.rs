@@ -250,6 +250,8 @@ impl ClientStream {
         let since = *self.unread_since.get_or_insert_with(Instant::now);
         self.check(since + self.client.pause(), cx)
             .inspect_err(|_| {
+                // Or the kernel would keep what it holds for somebody who does not want it.
+                let _ = self.stream.set_zero_linger();
                 self.client.all.cut[Slow::Reader as usize].fetch_add(1, Ordering::Relaxed);
             })
     }
