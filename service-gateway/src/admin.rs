@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
@@ -21,7 +20,6 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(250);
 /// What the admin port shows.
 pub(crate) struct Admin {
     pub(crate) gateway: Arc<Gateway>,
-    pub(crate) leaving: AtomicBool,
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
@@ -135,7 +133,7 @@ impl Instance {
 
 /// 200 while serving, 503 while leaving.
 async fn health(admin: Data<Admin>) -> impl Responder {
-    match admin.leaving.load(Ordering::Relaxed) {
+    match admin.gateway.leaving.is_cancelled() {
         false => HttpResponse::Ok().json(serde_json::json!({"status": "ok"})),
         true => HttpResponse::ServiceUnavailable().json(serde_json::json!({"status": "leaving"})),
     }
@@ -145,7 +143,7 @@ async fn health(admin: Data<Admin>) -> impl Responder {
 async fn ready(admin: Data<Admin>) -> impl Responder {
     let pending = admin.views().into_iter().filter(|(_, view)| view.is_none());
     let pending: Vec<_> = pending.map(|(name, _)| name.to_string()).collect();
-    match pending.is_empty() && !admin.leaving.load(Ordering::Relaxed) {
+    match pending.is_empty() && !admin.gateway.leaving.is_cancelled() {
         true => HttpResponse::Ok().json(serde_json::json!({"status": "ready"})),
         false => {
             let body = serde_json::json!({"status": "not ready", "waiting_for": pending});
@@ -183,7 +181,7 @@ async fn events(admin: Data<Admin>) -> impl Responder {
 fn changes(admin: Data<Admin>) -> impl Stream<Item = Result<Bytes, serde_json::Error>> {
     let state = (admin, interval(EVENT_INTERVAL), String::new());
     stream::try_unfold(state, |(admin, mut ticks, mut last)| async move {
-        while !admin.leaving.load(Ordering::Relaxed) {
+        while !admin.gateway.leaving.is_cancelled() {
             ticks.tick().await;
             let state = serde_json::to_string(&admin.state())?;
             if state != last {

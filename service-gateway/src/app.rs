@@ -5,7 +5,6 @@ use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
@@ -64,7 +63,6 @@ impl App {
         let gateway = Arc::new(Gateway::new(&config, discovery, suspects));
         let admin = Arc::new(Admin {
             gateway: gateway.clone(),
-            leaving: AtomicBool::new(false),
         });
         for route in &gateway.routes {
             gateway.discovery.view(&route.service); // follow it before anybody asks
@@ -106,7 +104,7 @@ impl App {
         let leave = async {
             let signal = signal.await;
             info!(signal:%; "leaving, finishing the requests in flight");
-            state.leaving.store(true, Ordering::Relaxed);
+            state.gateway.leaving.cancel();
             for handle in &handles {
                 ServerHandle::stop(handle, true).await;
             }
@@ -119,7 +117,7 @@ impl App {
             never = leave => match never {},
         };
         ensure!(
-            state.leaving.load(Ordering::Relaxed),
+            state.gateway.leaving.is_cancelled(),
             "the servers ended by themselves"
         );
         info!("stopped");

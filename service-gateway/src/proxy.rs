@@ -10,6 +10,7 @@ use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use discovery::{DiscoveryClient, Error, Resolver, Tags};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Clients, Exchange};
 use crate::error::{Reason, Refusal};
@@ -52,6 +53,8 @@ pub(crate) struct Gateway {
     pub(crate) metrics: Metrics,
     pub(crate) suspects: Suspects,
     pub(crate) clients: Arc<Clients>,
+    /// Cancelled when this instance begins to leave.
+    pub(crate) leaving: CancellationToken,
     budget: Budget,
     timeout: Duration,
     hedge_after: Duration,
@@ -80,6 +83,7 @@ impl Gateway {
             metrics: Metrics::default(),
             suspects,
             clients: Arc::new(Clients::new(config)),
+            leaving: CancellationToken::new(),
             budget: Budget::default(),
             timeout: config.timeout,
             hedge_after: config.hedge_after,

@@ -108,7 +108,7 @@ impl Idle {
         Self { limit, timer: None }
     }
 
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         let limit = self.limit;
         if let Some(timer) = &mut self.timer {
             timer.as_mut().reset(Instant::now() + limit);
@@ -116,7 +116,11 @@ impl Idle {
     }
 
     /// Whether nothing has moved for too long, neither this way nor, since `other_way`, the other.
-    fn poll_expired(&mut self, other_way: Option<Instant>, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll_expired(
+        &mut self,
+        other_way: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) -> bool {
         let limit = self.limit;
         let timer = self
             .timer

@@ -2,7 +2,8 @@
 //! node has agreed, bytes go both ways unread.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Payload;
@@ -18,9 +19,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::io::poll_read_buf;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Worker;
 use super::answer::{respond, with_head};
+use super::download::Idle;
 use super::outgoing::Outgoing;
 use super::race::Race;
 use super::upload::ClientBody;
@@ -31,6 +34,9 @@ type Stream = TokioIo<Upgraded>;
 
 /// How much is read from the node at once.
 const READ_BYTES: usize = 16 << 10;
+
+/// How long a node has to be quiet before a gateway that leaves hangs up.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Whether a request names WebSocket as something it could go on with.
 pub(super) fn is_mentioned(request: &HttpRequest) -> bool {
@@ -103,7 +109,13 @@ pub(super) async fn forward(
     };
     let (head, _) = answer.response.into_parts();
     let served_by = answer.endpoint.clone();
-    let tunnel = Tunnel::new(TokioIo::new(upgraded), payload, answer.endpoint, exchange);
+    let tunnel = Tunnel::new(
+        TokioIo::new(upgraded),
+        payload,
+        answer.endpoint,
+        exchange,
+        worker.gateway.leaving.clone(),
+    );
     let mut response = with_head(&head, &served_by, attempts, BoxBody::new(tunnel));
     response
         .headers_mut()
@@ -120,21 +132,36 @@ struct Tunnel {
     node: ReadHalf<Stream>,
     buffer: BytesMut,
     upload: Option<LocalBoxFuture<'static, ()>>,
+    leaving: Pin<Box<WaitForCancellationFutureOwned>>,
+    quiet: Idle,
     _endpoint: InFlight,
     _exchange: Exchange,
 }
 
 impl Tunnel {
-    fn new(stream: Stream, payload: Payload, endpoint: InFlight, exchange: Exchange) -> Self {
+    fn new(
+        stream: Stream,
+        payload: Payload,
+        endpoint: InFlight,
+        exchange: Exchange,
+        leaving: CancellationToken,
+    ) -> Self {
         let (node, sink) = tokio::io::split(stream);
         let upload = Some(carry(payload, sink).boxed_local());
         Self {
             node,
             buffer: BytesMut::new(),
             upload,
+            leaving: Box::pin(leaving.cancelled_owned()),
+            quiet: Idle::new(QUIET),
             _endpoint: endpoint,
             _exchange: exchange,
         }
+    }
+
+    /// Whether this gateway leaves, and the node has been quiet for a while: nobody else would end it.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.leaving.as_mut().poll(cx).is_ready() && self.quiet.poll_expired(None, cx)
     }
 }
 
@@ -168,14 +195,15 @@ impl MessageBody for Tunnel {
             this.upload = None;
         }
         this.buffer.reserve(READ_BYTES);
-        match ready!(poll_read_buf(
-            Pin::new(&mut this.node),
-            cx,
-            &mut this.buffer
-        )) {
-            Ok(0) => Poll::Ready(None),
-            Ok(_) => Poll::Ready(Some(Ok(this.buffer.split().freeze()))),
-            Err(error) => Poll::Ready(Some(Err(error))),
+        match poll_read_buf(Pin::new(&mut this.node), cx, &mut this.buffer) {
+            Poll::Ready(Ok(0)) => Poll::Ready(None),
+            Poll::Ready(Ok(_)) => {
+                this.quiet.reset();
+                Poll::Ready(Some(Ok(this.buffer.split().freeze())))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
+            Poll::Pending if this.is_over(cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -138,6 +138,23 @@ async fn a_node_that_closes_ends_the_clients_connection() {
     crate::support::until("the end of the tunnel", in_flight).await;
 }
 
+#[actix_web::test]
+async fn a_gateway_that_leaves_hangs_up_when_the_node_is_quiet() {
+    let upstream = agreeing(|mut peer| async move {
+        peer.bytes(1).await.unwrap();
+        peer.send("yes").await;
+        peer.ends().await;
+    })
+    .await;
+    let mut gateway = Gateway::with("--shutdown-timeout 1h", &[&upstream]).await;
+    let (mut client, _) = upgraded(&gateway).await;
+    gateway.stop();
+    client.send("?").await;
+    assert_eq!(client.rest().await.0, b"yes");
+    gateway.ended().await;
+    upstream.has_open(0).await;
+}
+
 async fn is_refused_whole(answer: &str, status: u16, body: &str) {
     let upstream = Upstream::closing_after(answer).await;
     let gateway = Gateway::of(&[&upstream]).await;
