@@ -1,5 +1,5 @@
 //! What the tests of the registries share: a service to watch, a server to break, and patience.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
 use std::time::Duration;
 
