@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests: format, lints, documentation, every crate's tests with a real etcd, the demo's tour, the shell scripts, and
-# the walkthrough with Docker Compose where a Docker engine answers. Installs what is missing (scripts/setup.sh).
+# All tests: format, lints, documentation, every crate's tests with a real etcd, faults under load, the demo's tour, the
+# shell scripts, and the walkthrough with Docker Compose where a Docker engine answers. Installs what is missing (scripts/setup.sh).
 # What could not be run for want of a tool is said in the last lines.
 #
 #   scripts/test.sh
@@ -41,6 +41,9 @@ RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 
 stage "tests"
 cargo test --locked --workspace
+
+stage "faults, one of each kind"
+scripts/faults.sh --debug --quick
 
 stage "the demo's tour"
 scripts/demo.sh --once
