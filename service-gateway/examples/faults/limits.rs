@@ -22,17 +22,17 @@ const SECOND: Duration = Duration::from_secs(1);
 /// What the gateway may need at most, in MiB.
 const MEMORY: u64 = 256;
 
-/// With 16 requests in flight that take 100 ms each, 160 a second are all it can do. Of five times
+/// With 8 requests in flight that take 100 ms each, 80 a second are all it can do. Of five times
 /// as many it refuses the others at once, and those it takes are hardly slower.
 pub(crate) async fn overload() -> anyhow::Result<Verdict> {
-    let flags = ["--max-in-flight", "16"];
+    let flags = ["--max-in-flight", "8"];
     let system = System::around(Etcd::start().await, &["v1"; 3], &flags).await?;
     system.until_known(3).await?;
     let load = |rate| system.load(rate, Method::GET, "/slow?ms=100");
-    let calm = Running::begin(load(32));
+    let calm = Running::begin(load(16));
     sleep(SECOND * 5).await;
     let calm = calm.end().await?;
-    let busy = Running::begin(load(800));
+    let busy = Running::begin(load(400));
     sleep(SECOND * 10).await;
     let busy = busy.end().await?;
     let others = busy
@@ -47,7 +47,7 @@ pub(crate) async fn overload() -> anyhow::Result<Verdict> {
     let memory = system.gateway.most_memory()? >> 20;
     let held = others.is_empty()
         && calm.failed() == 0
-        && busy.answered() >= 10 * 160 / 2
+        && busy.answered() >= 10 * 80 / 2
         && during <= before * 2.0
         && refused <= before
         && memory <= MEMORY;
