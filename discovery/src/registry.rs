@@ -33,8 +33,9 @@ pub trait NodeRegistry: fmt::Debug + Send + Sync {
     /// Outside of a Tokio runtime: the registration is kept by a task.
     fn register(&self, node: ServiceNode, ttl: Duration) -> Registration;
 
-    /// Follows a service. The first item is its whole list, each later one its whole list after a
-    /// change. The stream does not end.
+    /// Follows a service. The first item is its whole list, each later one its whole list after one
+    /// change or several: it is the latest when it is polled for, so whoever polls seldom gets few
+    /// lists and misses nothing. The stream does not end.
     ///
     /// An error says that the registry cannot be followed just now: the list before it, even if it
     /// was the first, may be stale. Polling again begins again with a new list, so wait a moment

@@ -14,6 +14,10 @@ use crate::backoff::Backoff;
 use crate::vanished::Vanished;
 use crate::{Error, NodeRegistry, ServiceName, ServiceNode, Snapshot, View};
 
+/// Lists are taken no more often than this. A change after a quiet time is seen at once; of many in a
+/// row each waits so long at most, and a whole list for each of them would be too dear.
+const PACE: Duration = Duration::from_millis(20);
+
 /// More nodes than this that join or leave at once are told as a number.
 const LINES_PER_CHANGE: usize = 20;
 
@@ -98,9 +102,14 @@ impl Shared {
         let mut listed = Snapshot::default();
         let mut backoff = Backoff::default();
         let mut following = true;
+        let mut next_at = tokio::time::Instant::now();
         loop {
+            let next = async {
+                tokio::time::sleep_until(next_at).await;
+                snapshots.next().await
+            };
             let item = tokio::select! {
-                item = snapshots.next() => item.map(|item| {
+                item = next => item.map(|item| {
                     item.map(|list| self.admit(&list, &allowed, &mut forbidden))
                 }),
                 () = vanished.expired(), if following => Some(Ok(listed.clone())),
@@ -112,6 +121,7 @@ impl Shared {
                         vanished.kept(),
                     );
                     listed = snapshot;
+                    next_at = tokio::time::Instant::now() + PACE;
                     backoff.reset();
                     following = true;
                 }
@@ -186,8 +196,10 @@ impl Shared {
         for endpoint in view.endpoints().iter() {
             let found = unconfirmed.binary_search_by_key(&endpoint.address, |node| node.address);
             let is_so = found.is_ok();
-            newly += usize::from(is_so && !endpoint.is_unconfirmed());
-            endpoint.set_unconfirmed(is_so);
+            if is_so != endpoint.is_unconfirmed() {
+                newly += usize::from(is_so);
+                endpoint.set_unconfirmed(is_so);
+            }
         }
         if newly > 0 {
             let service = &self.name;
@@ -211,5 +223,53 @@ impl Shared {
     fn publish(&self, view: View) {
         self.view.store(Some(Arc::new(view)));
         self.changed.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryRegistry;
+    use futures_util::future::join;
+    use tokio::time::{Instant, sleep};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_after_a_quiet_time_is_seen_at_once_and_many_in_a_row_come_together() {
+        let (name, registry) = (
+            "a".parse::<ServiceName>().unwrap(),
+            MemoryRegistry::default(),
+        );
+        let follow = Arc::new(registry.clone());
+        let service = Service::follow(
+            name.clone(),
+            follow,
+            &Handle::current(),
+            PACE,
+            Arc::new(|_| true),
+        );
+        let mut changes = service.changes();
+        service.ready().await;
+        changes.mark_unchanged();
+        sleep(PACE).await;
+
+        let began = Instant::now();
+        let mut joined = Vec::new();
+        let join_each_millisecond = async {
+            for port in 1..=100 {
+                let node = ServiceNode::new(name.clone(), ([10, 0, 0, 1], port).into());
+                joined.push(registry.register(node, PACE));
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let mut seen = Vec::new();
+        let see = async {
+            while service.view().as_ref().unwrap().endpoints().len() < 100 {
+                changes.changed().await.unwrap();
+                seen.push(began.elapsed());
+            }
+        };
+        join(join_each_millisecond, see).await;
+        assert!(seen[0] < PACE / 2, "{seen:?}");
+        assert!((5..=6).contains(&seen.len()), "{seen:?}");
     }
 }

@@ -124,6 +124,19 @@ async fn many_nodes_that_come_and_go_end_in_the_right_list(scene: Scene) {
     scene.lists(&ports).await;
 }
 
+async fn who_polls_seldom_gets_few_lists_and_misses_nothing(scene: Scene) {
+    let mut lists = scene.registry.watch(&scene.service);
+    assert_eq!(next(&mut lists).await, [""; 0]);
+    let _first = scene.join(1).await;
+    assert_eq!(next(&mut lists).await, ["1"]);
+    let _others = join_all((2..=100).map(|port| scene.join(port))).await;
+    let mut count = 1;
+    while next(&mut lists).await.len() < 100 {
+        count += 1;
+    }
+    assert!(count <= 10, "{count} lists for 99 changes");
+}
+
 async fn one_watch_serves_all_who_resolve_however_many_come_first(scene: Scene) {
     let gate = Gate::open(scene.registry);
     let scene = Scene::new(gate.clone());
@@ -234,6 +247,7 @@ macro_rules! contract {
                 a_late_leaver_does_not_remove_its_successor
                 a_node_whose_process_died_vanishes_after_its_time_to_live
                 many_nodes_that_come_and_go_end_in_the_right_list
+                who_polls_seldom_gets_few_lists_and_misses_nothing
                 one_watch_serves_all_who_resolve_however_many_come_first
                 a_first_caller_who_gives_up_does_not_end_the_watch
                 a_first_caller_whose_runtime_ends_does_not_end_the_watch

@@ -4,6 +4,7 @@ use etcd_client::{
     Client, EventType, GetOptions, GetResponse, ResponseHeader, WatchOptions, WatchResponse,
     WatchStream,
 };
+use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
 use super::entries::Entries;
@@ -31,7 +32,7 @@ pub(super) struct Watcher {
 
 enum Stage {
     First,
-    /// The list that was handed out may be stale, because of this.
+    /// The list that was handed out may be stale by now, because of this.
     Away(Error),
     List,
     Watch {
@@ -69,20 +70,41 @@ impl Watcher {
                 Stage::Watch { listed } => {
                     self.stage = Stage::Follow(Box::new(self.watch(listed).await?));
                 }
-                Stage::Follow(mut follow) => match follow.message().await? {
-                    None => {} // time for a new list
-                    Some(message) => {
-                        let changed = !message.events().is_empty();
-                        let revision = message.header().map_or(0, ResponseHeader::revision);
-                        self.fold(&message);
-                        self.stage = Stage::Follow(follow);
-                        if changed {
-                            return Ok(self.entries.snapshot(revision));
-                        }
+                Stage::Follow(mut follow) => {
+                    let first = follow.message().await?;
+                    if let Some(snapshot) = self.follow(follow, first) {
+                        return Ok(snapshot);
                     }
-                },
+                }
             }
         }
+    }
+
+    /// Folds a message, and all that have come by now, into one list, if they change it.
+    fn follow(
+        &mut self,
+        mut follow: Box<Follow>,
+        first: Option<WatchResponse>,
+    ) -> Option<Snapshot> {
+        let (mut next, mut changed) = (first, None);
+        while let Some(message) = next {
+            if !message.events().is_empty() {
+                changed = message.header().map(ResponseHeader::revision);
+                self.fold(&message);
+            }
+            next = match follow.message().now_or_never() {
+                Some(Ok(next)) => next,
+                Some(Err(error)) => {
+                    self.stage = Stage::Away(error);
+                    break;
+                }
+                None => {
+                    self.stage = Stage::Follow(follow);
+                    break;
+                }
+            }
+        } // without a message it is time to read the list again
+        changed.map(|revision| self.entries.snapshot(revision))
     }
 
     /// The first list of all. Without a leader nobody has the last word, but every member has what
