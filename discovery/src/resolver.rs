@@ -132,8 +132,8 @@ impl Resolver {
         }
         let of = view.endpoints().clone();
         let fits =
-            |endpoint: &&Arc<Endpoint>| endpoint.tags.contain(&self.tags) && !endpoint.is_gone();
-        let fitting: Arc<[_]> = of.iter().filter(fits).cloned().collect();
+            |endpoint: &Arc<Endpoint>| endpoint.tags.contain(&self.tags) && !endpoint.is_gone();
+        let fitting = only(&of, fits);
         let usable = usable(&fitting);
         let candidates = Arc::new(Candidates {
             of,
@@ -154,6 +154,9 @@ impl Resolver {
 /// requests get over silence and not over bad answers, and rather those that were ejected last. If
 /// all were ejected for the same reason, it says nothing about any of them, and all stay in use.
 fn usable(all: &Arc<[Arc<Endpoint>]>) -> Arc<[Arc<Endpoint>]> {
+    if all.iter().all(|endpoint| endpoint.ejected().is_none()) {
+        return all.clone();
+    }
     let standing = all
         .iter()
         .map(|endpoint| (endpoint, endpoint.ejected_since()));
@@ -177,6 +180,17 @@ fn usable(all: &Arc<[Arc<Endpoint>]>) -> Arc<[Arc<Endpoint>]> {
     let last = needed.checked_sub(1).map(|index| suspects[index]);
     let in_use = reachable.iter().filter(|entry| order(entry) <= last);
     in_use.map(|(endpoint, _)| Arc::clone(endpoint)).collect()
+}
+
+/// Those of a list for which something holds: the list itself if that is all of them.
+fn only(
+    all: &Arc<[Arc<Endpoint>]>,
+    holds: impl Fn(&Arc<Endpoint>) -> bool,
+) -> Arc<[Arc<Endpoint>]> {
+    match all.iter().all(&holds) {
+        true => all.clone(),
+        false => all.iter().filter(|e| holds(e)).cloned().collect(),
+    }
 }
 
 #[cfg(test)]

@@ -18,10 +18,12 @@ impl Snapshot {
     /// counts.
     pub fn new(nodes: impl IntoIterator<Item = Arc<ServiceNode>>, revision: u64) -> Self {
         let mut nodes: Vec<_> = nodes.into_iter().collect();
-        nodes.sort_by_key(|node| node.address);
-        nodes.reverse();
-        nodes.dedup_by_key(|node| node.address);
-        nodes.reverse();
+        if !nodes.is_sorted_by(|a, b| a.address < b.address) {
+            nodes.sort_by_key(|node| node.address);
+            nodes.reverse();
+            nodes.dedup_by_key(|node| node.address);
+            nodes.reverse();
+        }
         Self {
             nodes: nodes.into(),
             revision,

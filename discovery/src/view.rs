@@ -70,8 +70,13 @@ impl View {
         let mut old = self.endpoints.iter().peekable();
         let mut endpoints = Vec::with_capacity(snapshot.nodes().len());
         for node in snapshot.nodes() {
-            let mut same = None;
-            while let Some(endpoint) = old.next_if(|endpoint| endpoint.address <= node.address) {
+            // Most stayed the same, and to see that takes no look at their addresses.
+            let mut same = old
+                .next_if(|endpoint| Arc::ptr_eq(endpoint.entry(), node))
+                .cloned();
+            while same.is_none()
+                && let Some(endpoint) = old.next_if(|endpoint| endpoint.address <= node.address)
+            {
                 match endpoint.entry() == node {
                     true => same = Some(endpoint.clone()),
                     false => changes.left.push(endpoint.clone()),
