@@ -1,7 +1,7 @@
 //! Nodes are asked for their health when they join, when they keep silent, and when their time aside
 //! is over, so that no user has to find out.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,8 +40,8 @@ pub(crate) struct Prober {
     interval: Duration,
     /// The endpoints of each service that were asked when they joined.
     known: BTreeMap<ServiceName, Arc<[Arc<Endpoint>]>>,
-    /// To be asked, each once.
-    waiting: Vec<Asked>,
+    /// To be asked, the most urgent first.
+    waiting: VecDeque<Asked>,
     asking: HashSet<SocketAddr>,
 }
 
@@ -71,7 +71,7 @@ impl Prober {
             path,
             interval,
             known: BTreeMap::new(),
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             asking: HashSet::new(),
         };
         (Suspects(sender), prober)
@@ -91,13 +91,15 @@ impl Prober {
         let mut probes = FuturesUnordered::new();
         loop {
             tokio::select! {
-                Some(suspect) = self.suspects.recv() => self.waiting.push(Asked::new(&suspect, true)),
+                Some(suspect) = self.suspects.recv() => {
+                    self.waiting.push_front(Asked::new(&suspect, true));
+                }
                 Some(()) = changes.next() => self.add_newcomers(gateway),
                 _ = ticks.tick() => self.add_due(),
                 Some(address) = probes.next() => { self.asking.remove(&address); }
             }
             while probes.len() < PROBES
-                && let Some(asked) = self.waiting.pop()
+                && let Some(asked) = self.waiting.pop_front()
             {
                 if self.asking.insert(asked.endpoint.address) {
                     probes.push(probe(&client, &path, asked));
@@ -126,23 +128,21 @@ impl Prober {
                 continue;
             };
             let known = self.known.entry(route.service.clone()).or_default();
-            let is_known = |endpoint: &Arc<Endpoint>| {
-                let found = known.binary_search_by_key(&endpoint.address, |known| known.address);
-                found.is_ok_and(|index| Arc::ptr_eq(&known[index], endpoint))
-            };
-            let newcomers = view
-                .endpoints()
-                .iter()
-                .filter(|endpoint| !is_known(endpoint));
-            let newcomers = newcomers.map(|endpoint| Asked::new(endpoint, false));
-            self.waiting.extend(newcomers);
+            let newcomers = newcomers(known, view.endpoints());
+            self.waiting
+                .extend(newcomers.map(|endpoint| Asked::new(endpoint, false)));
             *known = view.endpoints().clone();
         }
     }
 
     fn add_due(&mut self) {
+        let waiting: HashSet<_> = self
+            .waiting
+            .iter()
+            .map(|asked| asked.endpoint.address)
+            .collect();
         let all = self.known.values().flat_map(|endpoints| endpoints.iter());
-        let due = all.filter(|endpoint| endpoint.trial_is_due());
+        let due = all.filter(|e| e.trial_is_due() && !waiting.contains(&e.address));
         self.waiting
             .extend(due.map(|endpoint| Asked::new(endpoint, false)));
     }
@@ -155,6 +155,22 @@ impl Asked {
             suspected,
         }
     }
+}
+
+/// Those of a list who are not in the one before it. Both are sorted by address, and what stayed the
+/// same is the same in both, so most take no look at their address.
+fn newcomers<'a>(
+    before: &'a [Arc<Endpoint>],
+    now: &'a [Arc<Endpoint>],
+) -> impl Iterator<Item = &'a Arc<Endpoint>> {
+    let mut before = before.iter().peekable();
+    now.iter().filter(move |endpoint| {
+        let mut is_known = before.next_if(|old| Arc::ptr_eq(old, endpoint)).is_some();
+        while !is_known && let Some(old) = before.next_if(|old| old.address <= endpoint.address) {
+            is_known = Arc::ptr_eq(old, endpoint);
+        }
+        !is_known
+    })
 }
 
 /// Something about one of the routes' services changed, or was there from the beginning.
@@ -179,6 +195,7 @@ async fn probe(client: &Client, path: &str, asked: Asked) -> SocketAddr {
         asked.suspected && in_time && endpoint.good_answers() == heard
     };
     let request = client.get(format!("http://{}{path}", endpoint.address));
+    let request = request.force_close(); // awc would keep it, and not notice when the node goes
     match request.send().await {
         // Whoever says 404 has no such path, and is well.
         Ok(answer) if !answer.status().is_server_error() => endpoint.restore(),
@@ -189,4 +206,44 @@ async fn probe(client: &Client, path: &str, asked: Asked) -> SocketAddr {
         Err(_) => {}
     }
     endpoint.address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use discovery::ServiceNode;
+
+    fn endpoint(port: u16) -> Arc<Endpoint> {
+        let name = "a".parse().unwrap();
+        Arc::new(Endpoint::new(Arc::new(ServiceNode::new(
+            name,
+            ([10, 0, 0, 1], port).into(),
+        ))))
+    }
+
+    #[test]
+    fn newcomers_are_those_who_joined_and_those_whose_entry_changed() {
+        let before: Vec<_> = [2, 3, 5, 6, 8].map(endpoint).into();
+        let [_, three, five, _, eight] = &*before else {
+            panic!("five of them")
+        };
+        let changed = endpoint(6);
+        let now = [
+            endpoint(1),
+            three.clone(),
+            endpoint(4),
+            five.clone(),
+            changed,
+            eight.clone(),
+        ];
+        let new = |before, now| -> Vec<_> {
+            newcomers(before, now)
+                .map(|new| new.address.port())
+                .collect()
+        };
+        assert_eq!(new(&before, &now), [1, 4, 6]);
+        assert_eq!(new(&[], &now), [1, 3, 4, 5, 6, 8]);
+        assert_eq!(new(&now, &now), [0; 0]);
+        assert_eq!(new(&now, &[endpoint(9)]), [9]);
+    }
 }
