@@ -14,11 +14,18 @@ use super::upload::RequestBody;
 use crate::error::Reason;
 
 /// A worker's connections to all nodes.
-pub(super) type Upstreams = Client<Connector, RequestBody>;
+pub(super) struct Upstreams {
+    /// Kept for the next request.
+    kept: Client<Connector, RequestBody>,
+    /// Made for one request.
+    new: Client<Connector, RequestBody>,
+}
 
 /// Idle connections to a node are given up after this, before the node does it (the greeter after
-/// 75 s): a request must not meet a connection that is just being closed.
-const POOL_IDLE: Duration = Duration::from_secs(60);
+/// 75 s): a request must not meet a connection that is just being closed. hyper looks as often, so
+/// some are kept for twice as long. With thousands of nodes, keeping them longer costs memory, and
+/// hardly any is used again.
+const POOL_IDLE: Duration = Duration::from_secs(15);
 
 /// The most idle connections that a worker keeps to one node.
 const POOL_SIZE: usize = 64;
@@ -30,12 +37,18 @@ pub(super) fn upstreams(connect_timeout: Duration) -> Upstreams {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(connect_timeout));
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(POOL_SIZE)
-        .http1_max_buf_size(READ_AHEAD)
-        .build(Connector(connector))
+    let client = |pool_size| {
+        Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(pool_size)
+            .http1_max_buf_size(READ_AHEAD)
+            .build(Connector(connector.clone()))
+    };
+    Upstreams {
+        kept: client(POOL_SIZE),
+        new: client(0),
+    }
 }
 
 /// How an attempt failed.
@@ -75,13 +88,19 @@ impl Failure {
     }
 }
 
-/// Sends a request, and waits for the head of the answer.
+/// Sends a request, over a new connection if wanted, and waits for the head of the answer.
 pub(super) async fn send(
     upstreams: &Upstreams,
     request: http::Request<RequestBody>,
+    over_new: bool,
 ) -> Result<Response<Incoming>, Failure> {
     let may_switch = request.headers().contains_key(UPGRADE);
-    let answer = upstreams.request(request).await.map_err(Failure::from)?;
+    let client = if over_new {
+        &upstreams.new
+    } else {
+        &upstreams.kept
+    };
+    let answer = client.request(request).await.map_err(Failure::from)?;
     Kept::mark(&answer);
     match unclear(&answer, may_switch) {
         Some(what) => Err(Failure::Unclear(what)),

@@ -35,13 +35,14 @@ pub(super) struct Answer {
 /// |---|---|---|
 /// | no connection, so nothing was sent | yes | yes |
 /// | a connection that broke before the answer's head | no | yes |
-/// | the same, but it was kept from an earlier request | no | yes, to any node |
+/// | the same, but it was kept from an earlier request | no | yes, to any node, over a new connection |
 /// | silence, and then beside the silent node, not instead of it | no | yes |
 /// | an answer, whatever its status | no | no |
 ///
 /// It may be repeated if its method is idempotent ([RFC 9110, section 9.2.2][1]) and its body is
 /// still held. It never goes to a node twice, unless a kept connection ended, which is no fault of
-/// the node. It is never sent more often than `--attempts`, and never beyond the
+/// the node: others that were kept may end with it, so the next attempt trusts none of them. It is
+/// never sent more often than `--attempts`, and never beyond the
 /// [budget](super::budget::Budget) that all requests share, in which kept connections do not count:
 /// each of them ends only once.
 ///
@@ -54,6 +55,7 @@ pub(super) struct Race<'a> {
     may_repeat: bool,
     tried: Vec<Arc<Endpoint>>,
     attempts: usize,
+    met_stale: bool,
     running: Vec<LocalBoxFuture<'a, Finish>>,
     /// When the latest attempt has been silent for too long, and when all of them have. Both wait
     /// for a body that is still being sent.
@@ -90,6 +92,7 @@ impl<'a> Race<'a> {
             may_repeat,
             tried,
             attempts: 0,
+            met_stale: false,
             running,
             patience,
             deadline,
@@ -159,7 +162,7 @@ impl<'a> Race<'a> {
         self.tried.push(Arc::clone(&endpoint));
         self.attempts += 1;
         self.patience = Instant::now() + gateway.hedge_after;
-        let answer = attempt::send(&self.worker.upstreams, request);
+        let answer = attempt::send(&self.worker.upstreams, request, self.met_stale);
         self.running
             .push(answer.map(|answer| (endpoint, answer)).boxed_local());
         Ok(())
@@ -175,7 +178,10 @@ impl<'a> Race<'a> {
                 self.body.take_back().await;
             }
             Failure::NoAnswer(_) | Failure::Unclear(_) => failed.answered(false),
-            Failure::Stale(_) => self.tried.retain(|tried| tried.address != failed.address),
+            Failure::Stale(_) => {
+                self.met_stale = true;
+                self.tried.retain(|tried| tried.address != failed.address);
+            }
         }
         if self.permits_another(&failure) && self.begin().is_ok() {
             self.worker.gateway.metrics.retried();
