@@ -22,10 +22,11 @@ pub struct Resolver {
     candidates: ArcSwap<Candidates>,
 }
 
-/// What there is to choose from, and what it was made of.
+/// What there is to choose from, and of which list it was made. It keeps no more of that list than
+/// fits: a resolver for tags that nobody has may be one of a thousand.
 #[derive(Default)]
 struct Candidates {
-    of: Arc<[Arc<Endpoint>]>,
+    generation: u64,
     standing_changes: u64,
     /// With the right tags.
     fitting: Arc<[Arc<Endpoint>]>,
@@ -125,18 +126,17 @@ impl Resolver {
             let (service, waited) = (self.service().clone(), Duration::ZERO);
             return Err(Error::NotReady { service, waited });
         };
-        let standing_changes = view.standing_changes();
+        let (generation, standing_changes) = (view.generation(), view.standing_changes());
         let known = self.candidates.load();
-        if Arc::ptr_eq(&known.of, view.endpoints()) && known.standing_changes == standing_changes {
+        if (known.generation, known.standing_changes) == (generation, standing_changes) {
             return Ok(known);
         }
-        let of = view.endpoints().clone();
         let fits =
             |endpoint: &Arc<Endpoint>| endpoint.tags.contain(&self.tags) && !endpoint.is_gone();
-        let fitting = only(&of, fits);
+        let fitting = only(view.endpoints(), fits);
         let usable = usable(&fitting);
         let candidates = Arc::new(Candidates {
-            of,
+            generation,
             standing_changes,
             fitting,
             usable,

@@ -9,6 +9,8 @@ use crate::{Ejection, Endpoint, Snapshot};
 #[derive(Clone, Debug, Default)]
 pub struct View {
     endpoints: Arc<[Arc<Endpoint>]>,
+    /// Counts the lists that were not the same as the one before.
+    generation: u64,
     revision: u64,
     skipped: usize,
     away_since: Option<Instant>,
@@ -43,6 +45,11 @@ impl View {
     /// registry can be followed.
     pub fn stale_for(&self) -> Option<Duration> {
         self.away_since.map(|since| since.elapsed())
+    }
+
+    /// Changes whenever the list does.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// How often endpoints were ejected for this reason since the service is followed, those included
@@ -91,12 +98,13 @@ impl View {
         }
         changes.left.extend(old.cloned());
         debug_assert!(endpoints.is_sorted_by(|a, b| a.address.cmp(&b.address) == Ordering::Less));
-        let endpoints = match changes.is_empty() {
-            true => self.endpoints.clone(),
-            false => endpoints.into(),
+        let (endpoints, generation) = match changes.is_empty() {
+            true => (self.endpoints.clone(), self.generation),
+            false => (endpoints.into(), self.generation + 1),
         };
         let view = Self {
             endpoints,
+            generation,
             revision: snapshot.revision(),
             skipped: snapshot.skipped(),
             away_since: None,
