@@ -100,7 +100,7 @@ impl Bench {
         for number in 1..=2 {
             let log = directory.file(&format!("greeter-{number}.log"));
             let flags = ["--registry", &registry, "--tag", "version=v1"];
-            greeters.push(Process::start(&log, "service-greeter", &flags).await?);
+            greeters.push(Process::start(&log, "service-greeter", &flags, &[]).await?);
         }
         let addresses: Vec<_> = greeters.iter().map(|greeter| greeter.address).collect();
         let peers = vec![

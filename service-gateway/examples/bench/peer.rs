@@ -95,7 +95,7 @@ impl Peer {
             "--admin-listen",
             "127.0.0.1:0",
         ];
-        let process = Process::start(&log, "service-gateway", &flags).await?;
+        let process = Process::start(&log, "service-gateway", &flags, &[]).await?;
         Ok(Self {
             name: "gateway",
             address: process.address,

@@ -18,7 +18,12 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a program of this workspace, and waits until it says where it listens.
-    pub(crate) async fn start(log: &Path, program: &str, flags: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        log: &Path,
+        program: &str,
+        flags: &[&str],
+        environment: &[(String, String)],
+    ) -> anyhow::Result<Self> {
         let here = std::env::current_exe()?;
         let programs = here
             .parent()
@@ -28,6 +33,7 @@ impl Process {
         let child = Command::new(programs.join(program))
             .args(flags)
             .env("RUST_LOG", "info,actix_server=warn")
+            .envs(environment.iter().cloned())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
@@ -49,6 +55,10 @@ impl Process {
         Ok(process)
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What its log says behind these words, where it does.
     fn said(&self, words: &str) -> Option<String> {
         let log = fs::read_to_string(&self.log).ok()?;
@@ -64,20 +74,6 @@ impl Process {
     /// Whether its log has these words.
     pub(crate) fn logged(&self, words: &str) -> anyhow::Result<bool> {
         Ok(fs::read_to_string(&self.log)?.contains(words))
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The most memory it ever had, in bytes ([proc(5)][1]).
-    ///
-    /// [1]: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
-    pub(crate) fn most_memory(&self) -> anyhow::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kibibytes = line.context("VmHWM")?.trim().trim_end_matches(" kB");
-        Ok(kibibytes.parse::<u64>()? << 10)
     }
 
     pub(crate) fn signal(&self, signal: &str) -> anyhow::Result<()> {

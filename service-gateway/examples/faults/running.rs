@@ -27,6 +27,12 @@ impl Running {
         Self { tally, stop, task }
     }
 
+    /// How many requests have come to their end.
+    pub(crate) fn count(&self) -> u64 {
+        let tally = self.tally.borrow();
+        tally.answered() + tally.failed()
+    }
+
     /// How often this instance has answered.
     pub(crate) fn answers_of(&self, instance: &str) -> u64 {
         self.tally.borrow().answers(|by, _| by == instance)

@@ -27,6 +27,7 @@ pub(crate) struct System {
     pub(crate) greeters: Vec<Process>,
     pub(crate) gateway: Process,
     directory: Directory,
+    environment: Vec<(String, String)>,
 }
 
 impl System {
@@ -55,13 +56,25 @@ impl System {
         versions: &[&str],
         flags: &[&str],
     ) -> anyhow::Result<Self> {
+        Self::within(Vec::new(), etcd, registry, versions, flags).await
+    }
+
+    /// The same with more in the environment of all processes but etcd.
+    pub(crate) async fn within(
+        environment: Vec<(String, String)>,
+        etcd: Etcd,
+        registry: &str,
+        versions: &[&str],
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let directory = Directory::new()?;
         let mut system = Self {
             etcd,
             registry: registry.to_owned(),
             greeters: Vec::new(),
-            gateway: gateway(&directory, registry, flags).await?,
+            gateway: gateway(&directory, registry, flags, &environment).await?,
             directory,
+            environment,
         };
         for version in versions {
             system.add(version).await?;
@@ -71,7 +84,8 @@ impl System {
 
     /// Puts a gateway that knows nobody in the place of the one that knew.
     pub(crate) async fn replace_gateway(&mut self) -> anyhow::Result<()> {
-        self.gateway = gateway(&self.directory, &self.registry, &[]).await?;
+        let (directory, registry) = (&self.directory, &self.registry);
+        self.gateway = gateway(directory, registry, &[], &self.environment).await?;
         Ok(())
     }
 
@@ -123,7 +137,8 @@ impl System {
             "--tag",
             &tag,
         ];
-        Process::start(&log, "service-greeter", &[&flags, more].concat()).await
+        let flags = [&flags, more].concat();
+        Process::start(&log, "service-greeter", &flags, &self.environment).await
     }
 
     /// Lists a node that nobody keeps, as `etcdctl put` would.
@@ -132,12 +147,14 @@ impl System {
     }
 
     async fn list(&self, address: &str, tags: &str) {
-        let (ip, port) = address.rsplit_once(':').expect("an address has a port");
-        let value =
-            format!(r#"{{"ServiceName":"greeter","IP":"{ip}","Port":{port},"Tags":{tags}}}"#);
-        self.etcd
-            .put(&format!("/services/greeter/{address}"), value)
-            .await;
+        let (key, value) = entry(address, tags);
+        self.etcd.put(&key, value).await;
+    }
+
+    /// Lists many such nodes.
+    pub(crate) async fn put_nodes(&self, addresses: impl Iterator<Item = String>) {
+        let entries = addresses.map(|address| entry(&address, "null"));
+        self.etcd.put_all(entries).await;
     }
 
     /// Waits until etcd lists this address.
@@ -266,12 +283,24 @@ impl System {
     }
 }
 
-async fn gateway(directory: &Directory, registry: &str, flags: &[&str]) -> anyhow::Result<Process> {
+async fn gateway(
+    directory: &Directory,
+    registry: &str,
+    flags: &[&str],
+    environment: &[(String, String)],
+) -> anyhow::Result<Process> {
     let log = directory.file(&format!("gateway-{:08x}.log", fastrand::u32(..)));
     let registry = format!("etcd://{registry}");
     let admin = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let arguments = [&["--registry", &registry][..], &admin, flags].concat();
-    Process::start(&log, "service-gateway", &arguments).await
+    Process::start(&log, "service-gateway", &arguments, environment).await
+}
+
+/// The key and the value of a node.
+pub(crate) fn entry(address: &str, tags: &str) -> (String, String) {
+    let (ip, port) = address.rsplit_once(':').expect("an address has a port");
+    let value = format!(r#"{{"ServiceName":"greeter","IP":"{ip}","Port":{port},"Tags":{tags}}}"#);
+    (format!("/services/greeter/{address}"), value)
 }
 
 /// The status and the text of a page.

@@ -1,0 +1,123 @@
+//! Many nodes, and many gateways.
+
+use std::time::{Duration, Instant};
+
+use actix_web::rt::time::sleep;
+use discovery::{DiscoveryClient, ServiceName};
+use futures_util::future::{try_join, try_join_all};
+
+use crate::Verdict;
+use crate::etcd::Etcd;
+use crate::footprint::Footprint;
+use crate::process::until;
+use crate::stand_in::{Peer, StandIn};
+use crate::system::{System, entry};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Descriptors and memory are back a minute after 300 nodes went, and nothing waits to be closed.
+pub(crate) async fn gone_nodes() -> anyhow::Result<Verdict> {
+    let flags = ["--keep-vanished", "1s"];
+    let system = System::around(Etcd::start().await, &["v1"; 3], &flags).await?;
+    system.until_known(3).await?;
+    let footprint = || Footprint::of(system.gateway.id());
+    let quiet = system.gets(300);
+    sleep(SECOND * 2).await;
+    let quiet = quiet.end().await?; // with the connections of the load
+    let before = footprint()?;
+    let gets = system.gets(300);
+    let mut most = 0;
+    for _ in 0..3 {
+        let nodes = (0..300).map(|_| StandIn::on(([127, 0, 1, 1], 0).into(), Peer::oblige));
+        let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+        let addresses = nodes.iter().map(|node| node.address.to_string());
+        system.put_nodes(addresses).await;
+        system.until_known(303).await?;
+        let turns = gets.count() + 600; // nearly two for each
+        let asked = || async { Ok(gets.count() >= turns) };
+        until(SECOND * 30, "an answer of each node", asked).await?;
+        most = most.max(footprint()?.descriptors);
+        system.etcd.delete("/services/greeter/127.0.1.1:").await;
+        system.until_known(3).await?;
+    }
+    let gets = gets.end().await?;
+    let gone = Instant::now();
+    let back = || async {
+        let now = footprint()?;
+        Ok(now.descriptors <= before.descriptors + 20
+            && now.close_wait == 0
+            && now.memory <= before.memory + 10.0)
+    };
+    let back = until(SECOND * 60, "descriptors and memory", back).await;
+    let (took, after) = (gone.elapsed(), footprint()?);
+    let failed = quiet.failed() + gets.failed();
+    Ok(Verdict::new(back.is_ok() && failed == 0)
+        .counted(&gets)
+        .note(format!(
+            "descriptors {}, {most} at most, {} in the end, {} of them in CLOSE_WAIT",
+            before.descriptors, after.descriptors, after.close_wait
+        ))
+        .note(format!(
+            "memory {:.1} MB, {:.1} in the end, {:.0} s after",
+            before.memory,
+            after.memory,
+            took.as_secs_f64()
+        )))
+}
+
+/// They come back spread over a second at least, and all know the same again in five.
+pub(crate) async fn many_gateways() -> anyhow::Result<Verdict> {
+    let mut etcd = Etcd::start().await;
+    let clients: Vec<_> = (0..100)
+        .map(|_| DiscoveryClient::new(etcd.registry()))
+        .collect();
+    etcd.put_all((1..=10).map(|n| entry(&address(n), "null")))
+        .await;
+    let agree = || async { Ok(clients.iter().all(|client| is_current(client, 10))) };
+    until(SECOND * 20, "all to know ten nodes", agree).await?;
+    etcd.kill();
+    sleep(SECOND * 5).await; // they have tried some times by now
+    let returns = clients.iter().map(|client| async {
+        let mut changes = client.changes(&service());
+        while !is_current(client, 10) && !is_current(client, 11) {
+            changes.changed().await?;
+        }
+        anyhow::Ok(Instant::now())
+    });
+    let restart = async {
+        etcd.run().await;
+        let back = Instant::now();
+        etcd.put_all([entry(&address(11), "null")].into_iter())
+            .await;
+        let agree = || async { Ok(clients.iter().all(|client| is_current(client, 11))) };
+        until(SECOND * 20, "all to know the eleventh", agree).await?;
+        anyhow::Ok(back.elapsed())
+    };
+    let (returns, agreed) = try_join(try_join_all(returns), restart).await?;
+    let (first, last) = (returns.iter().min(), returns.iter().max());
+    let spread = first
+        .zip(last)
+        .map_or(Duration::ZERO, |(first, last)| *last - *first);
+    Ok(Verdict::new(spread >= SECOND && agreed <= SECOND * 5)
+        .note(format!(
+            "{} came back within {:.1} s",
+            returns.len(),
+            spread.as_secs_f64()
+        ))
+        .note(format!("all agree after {:.1} s", agreed.as_secs_f64())))
+}
+
+/// Whether it follows the registry, and knows so many nodes.
+fn is_current(client: &DiscoveryClient, count: usize) -> bool {
+    let view = client.view(&service());
+    view.is_some_and(|view| view.stale_for().is_none() && view.endpoints().len() == count)
+}
+
+fn service() -> ServiceName {
+    "greeter".parse().expect("a name")
+}
+
+/// The addresses of nodes that need not be there.
+fn address(number: usize) -> String {
+    format!("127.0.2.{number}:80")
+}
