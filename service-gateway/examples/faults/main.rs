@@ -160,7 +160,7 @@ fn all() -> impl Iterator<Item = Fault> {
         nodes::same_address "a successor on a dead node's address";
         attempts::retry_storm "every second connect fails on all nodes";
         attempts::reuse_race "kept connections end when they are used again";
-        scale::gone_nodes "300 nodes come and go, three times";
+        scale::gone_nodes "300 nodes come and go, four times";
         registry::etcd_down "etcd away for four times to live";
         registry::etcd_frozen "etcd frozen for three times to live";
         registry::etcd_half_open "bytes to and from etcd swallowed for three times to live";
