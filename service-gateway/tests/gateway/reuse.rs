@@ -8,6 +8,9 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use futures_util::future::join_all;
+use tokio::sync::Barrier;
+
 use crate::support::{Gateway, Upstream};
 
 /// How often the request for each path was executed.
@@ -133,6 +136,33 @@ async fn a_kept_connection_that_ends_is_no_fault_of_the_node() {
             serde_json::Value::Null
         );
     }
+}
+
+#[actix_web::test]
+async fn a_request_meets_only_one_kept_connection_that_ends() {
+    let (all_are_there, connections) = (Rc::new(Barrier::new(4)), Rc::new(Cell::new(0)));
+    let upstream = Upstream::new(move |mut peer| {
+        connections.set(connections.get() + 1);
+        let is_one_of_four = connections.get() <= 4;
+        let all_are_there = all_are_there.clone();
+        async move {
+            peer.request().await;
+            if is_one_of_four {
+                all_are_there.wait().await;
+            }
+            peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+                .await;
+            peer.request().await; // and closes
+        }
+    })
+    .await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    for answer in join_all((0..4).map(|_| gateway.get("/"))).await {
+        answer.is_ok("hi");
+    }
+    let answer = gateway.get("/").await;
+    answer.is_ok("hi");
+    assert_eq!(answer.header("x-gateway-attempts"), Some("2"));
 }
 
 #[actix_web::test]
