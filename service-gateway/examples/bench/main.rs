@@ -24,6 +24,8 @@ mod plot;
 #[allow(dead_code, reason = "the faults use more of it")]
 mod process;
 mod report;
+#[path = "../faults/usage.rs"]
+#[allow(dead_code, reason = "the faults look at more of it")]
 mod usage;
 mod workload;
 mod wrk;
@@ -132,9 +134,9 @@ impl Bench {
             for turn in 0..self.peers.len() {
                 let number = (round + turn) % self.peers.len();
                 let peer = &self.peers[number];
-                let before = usage::of(peer)?;
+                let before = peer.usage()?;
                 let outcome = wrk::run(peer, workload, script.as_deref(), time)?;
-                report.add(number, outcome, before, usage::of(peer)?);
+                report.add(number, outcome, before, peer.usage()?);
             }
         }
         Ok(report)

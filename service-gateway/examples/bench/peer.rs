@@ -11,6 +11,7 @@ use anyhow::Context;
 use crate::directory::Directory;
 use crate::etcd::free_port;
 use crate::process::{Process, until};
+use crate::usage::Usage;
 
 /// A proxy that listens in front of the greeters, and ends with this.
 pub(crate) struct Peer {
@@ -129,12 +130,21 @@ impl Peer {
         Ok(peer)
     }
 
-    /// The process that was started; its children work for it.
-    pub(crate) fn process_id(&self) -> u32 {
-        match &self.runs {
+    /// Of the process that was started, and of the children that work for it.
+    pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
+        let id = match &self.runs {
             Runs::Gateway(process) => process.id(),
             Runs::Other(child) => child.id(),
+        };
+        let mut sum = Usage::of(id)?;
+        for child in
+            fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?.split_whitespace()
+        {
+            let usage = Usage::of(child.parse()?)?;
+            sum.cpu += usage.cpu;
+            sum.memory += usage.memory;
         }
+        Ok(sum)
     }
 }
 

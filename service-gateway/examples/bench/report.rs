@@ -21,7 +21,7 @@ pub(crate) struct Row {
 struct Round {
     outcome: Outcome,
     cpu_micros: f64,
-    resident_bytes: u64,
+    memory: f64,
 }
 
 impl Report {
@@ -41,7 +41,7 @@ impl Report {
         self.rows[peer].rounds.push(Round {
             outcome,
             cpu_micros,
-            resident_bytes: after.resident_bytes,
+            memory: after.memory,
         });
     }
 }
@@ -97,7 +97,7 @@ impl fmt::Display for Report {
                 row.latency(0),
                 row.latency(3),
                 row.latency(3) / nginx.latency(3),
-                row.median(|round| round.resident_bytes as f64) / f64::from(1 << 20),
+                row.median(|round| round.memory),
             )?;
         }
         Ok(())

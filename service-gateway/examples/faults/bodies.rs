@@ -160,8 +160,8 @@ pub(crate) async fn big() -> anyhow::Result<Verdict> {
         download(system.connect().await, 1024 * MIB).await?,
         upload(system.connect().await, 1024 * MIB).await?,
     );
-    let grown = system.usage()?.peak - before.resident; // in KiB
-    Ok(Verdict::new(grown < 16 * 1024)
+    let grown = system.usage()?.peak - before.memory;
+    Ok(Verdict::new(grown < 16.0)
         .note(format!(
             "1 GiB down in {:.1} s, up in {:.1} s",
             down.as_secs_f64(),
@@ -169,8 +169,7 @@ pub(crate) async fn big() -> anyhow::Result<Verdict> {
         ))
         .note(format!(
             "RSS {:.1} MiB before, at most {:.1} MiB more",
-            before.resident as f64 / 1024.0,
-            grown as f64 / 1024.0
+            before.memory, grown
         )))
 }
 

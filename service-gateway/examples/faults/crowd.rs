@@ -13,10 +13,10 @@ use tokio::time::MissedTickBehavior;
 
 use crate::Verdict;
 use crate::etcd::Etcd;
-use crate::footprint::Footprint;
 use crate::process::until;
 use crate::stand_in::{Peer, StandIn};
 use crate::system::{System, entry};
+use crate::usage::Usage;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -41,7 +41,7 @@ pub(crate) async fn many() -> anyhow::Result<Verdict> {
     let ready = || async { Ok(system.admin("/ready").await?.0 == 200) };
     until(SECOND * 20, "the gateway to be ready", ready).await?;
     let listed = began.elapsed();
-    let before = Footprint::of(system.gateway.id())?;
+    let before = Usage::of(system.gateway.id())?;
 
     let gets = system.gets(100);
     let mut seen = Vec::new();
@@ -53,7 +53,7 @@ pub(crate) async fn many() -> anyhow::Result<Verdict> {
     let equal = || async { Ok(known(&system).await? == listed_at_last) };
     let equal = until(SECOND * 5, "the gateway to know what etcd does", equal).await;
     let gets = gets.end().await?;
-    let after = Footprint::of(system.gateway.id())?;
+    let after = Usage::of(system.gateway.id())?;
 
     seen.sort_unstable();
     let [p50, p99] = [50, 99].map(|percent| seen[seen.len() * percent / 100]);
@@ -79,7 +79,7 @@ pub(crate) async fn many() -> anyhow::Result<Verdict> {
         .note(format!(
             "memory {:.0} MB at most, {:.0} % of a core",
             after.peak,
-            100.0 * (after.cpu - before.cpu) / TIME.as_secs_f64()
+            100.0 * (after.cpu - before.cpu).div_duration_f64(TIME)
         )))
 }
 

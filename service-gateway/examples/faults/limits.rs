@@ -44,7 +44,7 @@ pub(crate) async fn overload() -> anyhow::Result<Verdict> {
         .for_each(|failure| eprintln!("  failed: {failure}"));
     let [before, during] = [&calm, &busy].map(|tally| tally.percentile(99.0, true));
     let [median, refused] = [50.0, 99.0].map(|percent| busy.percentile(percent, false));
-    let memory = system.gateway.most_memory()? >> 20;
+    let memory = system.usage()?.peak;
     let held = others.is_empty()
         && calm.failed() == 0
         && busy.answered() >= 10 * 80 / 2
@@ -92,7 +92,7 @@ pub(crate) async fn slow_clients() -> anyhow::Result<Verdict> {
     let during = good.end().await?;
     let slowest = dropped.iter().max().copied().unwrap_or_default();
     let [calm, busy] = [&before, &during].map(|tally| tally.percentile(99.0, true));
-    let memory = system.gateway.most_memory()? >> 20;
+    let memory = system.usage()?.peak;
     let held = before.failed() + during.failed() == 0
         && dropped.len() == SLOW_CLIENTS
         && slowest <= SECOND * 15

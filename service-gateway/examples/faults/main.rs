@@ -22,7 +22,6 @@ mod directory;
 #[path = "../../../discovery/tests/support/etcd.rs"]
 #[allow(dead_code, reason = "the library's tests use more of it")]
 mod etcd;
-mod footprint;
 mod framing;
 #[path = "../load/generator.rs"]
 mod generator;

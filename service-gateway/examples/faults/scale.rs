@@ -8,12 +8,12 @@ use futures_util::future::{try_join, try_join_all};
 
 use crate::Verdict;
 use crate::etcd::{Etcd, registry};
-use crate::footprint::Footprint;
 use crate::process::until;
 use crate::relay::Relay;
 use crate::running::Running;
 use crate::stand_in::{Peer, StandIn};
 use crate::system::{System, entry};
+use crate::usage::Usage;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,11 +25,11 @@ pub(crate) async fn gone_nodes() -> anyhow::Result<Verdict> {
     let flags = ["--keep-vanished", "1s"];
     let system = System::around(Etcd::start().await, &["v1"; 3], &flags).await?;
     system.until_known(3).await?;
-    let footprint = || Footprint::of(system.gateway.id());
+    let usage = || Usage::of(system.gateway.id());
     let first = system.gets(300);
     come_and_go(&system, &first).await?;
     let first = first.end().await?; // with the connections of the load
-    let before = footprint()?;
+    let before = usage()?;
     let gets = system.gets(300);
     let mut most = 0;
     for _ in 0..3 {
@@ -38,13 +38,13 @@ pub(crate) async fn gone_nodes() -> anyhow::Result<Verdict> {
     let gets = gets.end().await?;
     let gone = Instant::now();
     let back = || async {
-        let now = footprint()?;
+        let now = usage()?;
         Ok(now.descriptors <= before.descriptors + 20
             && now.close_wait == 0
             && now.memory <= before.memory + 10.0)
     };
     let back = until(SECOND * 60, "descriptors and memory", back).await;
-    let (took, after) = (gone.elapsed(), footprint()?);
+    let (took, after) = (gone.elapsed(), usage()?);
     let failed = first.failed() + gets.failed();
     Ok(Verdict::new(back.is_ok() && failed == 0)
         .counted(&gets)
@@ -61,7 +61,7 @@ pub(crate) async fn gone_nodes() -> anyhow::Result<Verdict> {
 }
 
 /// Lists 300 nodes until they have answered, and returns what the gateway then has.
-async fn come_and_go(system: &System, gets: &Running) -> anyhow::Result<Footprint> {
+async fn come_and_go(system: &System, gets: &Running) -> anyhow::Result<Usage> {
     let nodes = (0..300).map(|_| StandIn::on(([127, 0, 1, 1], 0).into(), Peer::oblige));
     let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
     let addresses = nodes.iter().map(|node| node.address.to_string());
@@ -70,10 +70,10 @@ async fn come_and_go(system: &System, gets: &Running) -> anyhow::Result<Footprin
     let turns = gets.count() + 600; // nearly two for each
     let asked = || async { Ok(gets.count() >= turns) };
     until(SECOND * 30, "an answer of each node", asked).await?;
-    let footprint = Footprint::of(system.gateway.id())?;
+    let usage = Usage::of(system.gateway.id())?;
     system.etcd.delete("/services/greeter/127.0.1.1:").await;
     system.until_known(3).await?;
-    Ok(footprint)
+    Ok(usage)
 }
 
 /// They come back spread over a second at least, and all know the same again in five. A relay keeps

@@ -33,15 +33,15 @@ pub(crate) async fn soak() -> anyhow::Result<Verdict> {
     let quarter = used.len() / 4;
     let (early, late) = (&used[quarter..2 * quarter], &used[3 * quarter..]);
     let mut flat = true;
-    let mut compare = |what: &str, of: fn(&Usage) -> u64, unit: f64| {
-        let (early, late) = (mean(early, of) / unit, mean(late, of) / unit);
+    let mut compare = |what: &str, of: fn(&Usage) -> f64| {
+        let (early, late) = (mean(early, of), mean(late, of));
         flat &= late <= early * 1.1; // idle connections come and go
         format!("{early:.1}, then {late:.1} {what}")
     };
     let means = [
-        compare("MiB of RSS", |used| used.resident, 1024.0),
-        compare("descriptors", |used| used.descriptors, 1.0),
-        compare("threads", |used| used.threads, 1.0),
+        compare("MiB of RSS", |used| used.memory),
+        compare("descriptors", |used| used.descriptors as f64),
+        compare("threads", |used| used.threads as f64),
     ];
     let length = length.as_secs();
     Ok(Verdict::new(gets.failed() == 0 && flat)
@@ -63,6 +63,6 @@ async fn change(system: &mut System, turn: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn mean(used: &[Usage], of: fn(&Usage) -> u64) -> f64 {
-    used.iter().map(of).sum::<u64>() as f64 / used.len() as f64
+fn mean(used: &[Usage], of: fn(&Usage) -> f64) -> f64 {
+    used.iter().map(of).sum::<f64>() / used.len() as f64
 }
