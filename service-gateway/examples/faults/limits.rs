@@ -96,8 +96,7 @@ pub(crate) async fn slow_clients() -> anyhow::Result<Verdict> {
     let held = before.failed() + during.failed() == 0
         && dropped.len() == SLOW_CLIENTS
         && slowest <= SECOND * 15
-        && busy <= calm.max(FAST) * 2.0
-        && memory <= MEMORY;
+        && busy <= calm.max(FAST) * 2.0;
     Ok(Verdict::new(held)
         .counted(&during)
         .note(format!(
