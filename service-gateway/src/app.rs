@@ -28,6 +28,10 @@ const FIRST_LIST_LIMIT: Duration = Duration::from_secs(1);
 /// opens all of its connections at once.
 const BACKLOG: u32 = 1024;
 
+/// What the kernel holds of an answer that is not read; by itself it would hold megabytes. Each
+/// connection has it from its listener, and Linux doubles it.
+const UNREAD_BYTES: u32 = 256 << 10;
+
 /// A gateway that listens. It serves while [`run_until`](Self::run_until) is awaited.
 pub struct App {
     addr: SocketAddr,
@@ -137,6 +141,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?; // or a restart would wait for the last run's connections
+    socket.set_send_buffer_size(UNREAD_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }
