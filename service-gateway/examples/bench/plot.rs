@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::Report;
+use crate::report::{Report, Row};
 use crate::wrk::PERCENTILES;
 
 /// Told apart by the colour-blind too ([Okabe and Ito](https://jfly.uni-koeln.de/color/)).
@@ -20,10 +20,9 @@ pub(crate) fn draw(reports: &[Report]) -> String {
     );
     for (number, report) in reports.iter().enumerate() {
         let top = 30 + number * ROW;
-        // Writing to a String does not fail.
-        let _ = write!(
-            svg,
-            "<g transform='translate(0 {top})'>{}{}</g>\n",
+        let _ = writeln!(
+            svg, // writing to a String does not fail
+            "<g transform='translate(0 {top})'>{}{}</g>",
             bars(report),
             lines(report)
         );
@@ -32,7 +31,7 @@ pub(crate) fn draw(reports: &[Report]) -> String {
 }
 
 fn bars(report: &Report) -> String {
-    let most = report.rows.iter().map(|row| row.cpu()).fold(1e-9, f64::max);
+    let most = report.rows.iter().map(Row::cpu).fold(1e-9, f64::max);
     let mut svg = format!(
         "<text x='10' y='12' font-weight='bold'>{}</text>",
         report.workload.name

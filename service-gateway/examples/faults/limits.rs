@@ -20,7 +20,7 @@ use crate::system::System;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What the gateway may need at most, in MiB.
-const MEMORY: u64 = 256;
+const MEMORY: f64 = 256.0;
 
 /// With 8 requests in flight that take 100 ms each, 80 a second are all it can do. Of five times
 /// as many it refuses the others at once, and those it takes are hardly slower.
@@ -61,7 +61,7 @@ pub(crate) async fn overload() -> anyhow::Result<Verdict> {
             "answers: p99 {during:.0} ms, {before:.0} ms without"
         ))
         .note(format!("refusals: p50 {median:.1} ms, p99 {refused:.1} ms"))
-        .note(format!("{memory} MiB at most")))
+        .note(format!("{memory:.0} MiB at most")))
 }
 
 /// How a client is slow.
@@ -107,7 +107,7 @@ pub(crate) async fn slow_clients() -> anyhow::Result<Verdict> {
         .note(format!(
             "p99 of the others {busy:.1} ms, {calm:.1} ms without"
         ))
-        .note(format!("{memory} MiB at most")))
+        .note(format!("{memory:.0} MiB at most")))
 }
 
 /// A p99 below this is not told from noise, in milliseconds.
