@@ -129,6 +129,26 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_read_again_is_not_inserted() {
+        let mut tags = Tags::new();
+        for (key, value) in [
+            ("", "v"),
+            ("a=b", "v"),
+            ("a,b", "v"),
+            (" a", "v"),
+            ("a\u{7}", "v"),
+            ("a", "v,w"),
+            ("a", "v "),
+            ("a", "v\u{7}"),
+        ] {
+            assert!(tags.insert(key, value).is_err(), "{key:?}={value:?}");
+        }
+        assert!(tags.is_empty());
+        tags.insert("a", "b=c").unwrap();
+        assert!(!tags.is_empty() && tags.len() == 1);
+    }
+
+    #[test]
     fn a_node_fits_when_it_has_every_tag_asked_for() {
         let node: Tags = "version=v2,region=cn".parse().unwrap();
         assert!(node.contain(&Tags::new()));
