@@ -169,6 +169,13 @@ mod tests {
     }
 
     #[test]
+    fn a_view_tells_its_lists_revision_and_what_was_skipped() {
+        let list = Snapshot::new([], 7).with_skipped(3);
+        let (view, _) = View::default().next(&list);
+        assert_eq!((view.revision(), view.skipped()), (7, 3));
+    }
+
+    #[test]
     fn a_list_without_changes_is_the_same_list() {
         let (one, _) = View::default().next(&snapshot(&[(1, "v1"), (2, "v1")]));
         let (two, changes) = one.away().next(&snapshot(&[(1, "v1"), (2, "v1")]));

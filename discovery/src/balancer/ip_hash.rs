@@ -110,6 +110,13 @@ mod tests {
     }
 
     #[test]
+    fn ranks_are_those_of_every_process() {
+        // SplitMix64's first number from the seed 0, and its finish of 1.
+        assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(mix(1), 0x5692161d100b05e5);
+    }
+
+    #[test]
     fn without_a_key_each_has_its_turn() {
         let shares = super::super::testing::shares(&IpHash::default(), &endpoints(4), 40);
         assert_eq!(shares, [10; 4]);

@@ -126,4 +126,12 @@ mod tests {
             assert!(shares.iter().all(|n| n.abs_diff(each) <= 2), "{shares:?}");
         }
     }
+
+    #[test]
+    fn who_just_had_its_turn_waits_although_the_list_changed() {
+        let (balancer, all) = (Weighted::default(), endpoints(3));
+        let first = balancer.select(&all, None).unwrap().address;
+        let second = balancer.select(&all[..2], None).unwrap().address;
+        assert_eq!([first, second], [all[0].address, all[1].address]);
+    }
 }
