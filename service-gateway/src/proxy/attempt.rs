@@ -103,7 +103,10 @@ pub(super) async fn send(
     let answer = client.request(request).await.map_err(Failure::from)?;
     Kept::mark(&answer);
     match unclear(&answer, may_switch) {
-        Some(what) => Err(Failure::Unclear(what)),
+        Some(what) => {
+            Kept::give_up(&answer);
+            Err(Failure::Unclear(what))
+        }
         None => Ok(answer),
     }
 }

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
-use http::{Extensions, Uri};
+use http::{Extensions, Response, Uri};
+use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, HttpConnector};
 use hyper_util::rt::TokioIo;
@@ -31,13 +32,28 @@ pub(super) struct Connection {
 /// Whether a connection was kept from an earlier request. Its node may have closed it just when the
 /// next one was sent: that is nobody's fault, and says nothing about the node.
 #[derive(Clone, Default)]
-pub(super) struct Kept(Arc<AtomicBool>);
+pub(super) struct Kept(Arc<Past>);
+
+/// What came over a connection so far.
+#[derive(Default)]
+struct Past {
+    answered: AtomicBool,
+    unclear: AtomicBool,
+}
 
 impl Kept {
     /// An answer came over this connection.
-    pub(super) fn mark(answer: &http::Response<hyper::body::Incoming>) {
-        if let Some(Self(kept)) = answer.extensions().get() {
-            kept.store(true, Ordering::Relaxed);
+    pub(super) fn mark(answer: &Response<Incoming>) {
+        if let Some(Self(past)) = answer.extensions().get() {
+            past.answered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Nobody knows where this answer ends, so nothing more is read from its connection, which ends
+    /// it before another request is sent.
+    pub(super) fn give_up(answer: &Response<Incoming>) {
+        if let Some(Self(past)) = answer.extensions().get() {
+            past.unclear.store(true, Ordering::Relaxed);
         }
     }
 
@@ -46,7 +62,7 @@ impl Kept {
         let mut extensions = Extensions::new();
         connection.get_extras(&mut extensions);
         let kept = extensions.get();
-        kept.is_some_and(|Self(kept)| kept.load(Ordering::Relaxed))
+        kept.is_some_and(|Self(past)| past.answered.load(Ordering::Relaxed))
     }
 }
 
@@ -89,6 +105,9 @@ impl Read for Connection {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.kept.0.unclear.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(())); // the end
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

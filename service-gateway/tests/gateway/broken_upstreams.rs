@@ -33,6 +33,17 @@ async fn framing_that_can_be_read_in_two_ways_is_a_502() {
 }
 
 #[actix_web::test]
+async fn a_connection_with_an_unclear_answer_is_not_used_again() {
+    let node = Upstream::answering(&*answers::unclear()[0]).await;
+    let gateway = Gateway::of(&[&node]).await;
+    for requests in 1..=3 {
+        let answer = gateway.connect().await.post("/", "x").await;
+        answer.is_refused(502, "bad_upstream", 1);
+        assert_eq!(node.connections(), requests);
+    }
+}
+
+#[actix_web::test]
 async fn one_length_told_twice_is_one_length() {
     for length in [
         "content-length: 2\r\ncontent-length: 2",
