@@ -26,6 +26,9 @@ const REST: Duration = Duration::from_secs(2);
 /// So many bytes of it, or of a head, buy one more second.
 const BYTES_PER_SECOND: u32 = 64 << 10;
 
+/// The least that has to be read of an answer in a second, in bytes, once the pauses are used up.
+const READ_PER_SECOND: u32 = 4 << 10;
+
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -82,6 +85,8 @@ pub(crate) struct ClientStream {
     client: Rc<Client>,
     /// Since when nothing can be written because nobody reads.
     unread_since: Option<Instant>,
+    /// How much longer that may last. What is read buys more.
+    patience: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -192,6 +197,7 @@ impl ClientStream {
     pub(crate) fn new(stream: TcpStream, all: Arc<Clients>) -> Self {
         Self {
             stream,
+            patience: all.pause,
             client: Client::new(all),
             unread_since: None,
             timer: None,
@@ -245,15 +251,27 @@ impl ClientStream {
         checked
     }
 
+    /// Something was read: the kernel took more. A trickle does not buy the time that it takes.
+    fn read_on(&mut self, bytes: usize) {
+        let waited = self.unread_since.take().map(|since| since.elapsed());
+        let pause = self.client.pause();
+        if waited.is_none() && self.patience == pause {
+            return; // nearly always
+        }
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let earned = Duration::from_secs(1) * bytes / READ_PER_SECOND;
+        let left = self.patience.saturating_sub(waited.unwrap_or_default());
+        self.patience = (left + earned).min(pause);
+    }
+
     /// Nothing can be written. Is that all right?
     fn check_writing(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let since = *self.unread_since.get_or_insert_with(Instant::now);
-        self.check(since + self.client.pause(), cx)
-            .inspect_err(|_| {
-                // Or the kernel would keep what it holds for somebody who does not want it.
-                let _ = self.stream.set_zero_linger();
-                self.client.all.cut[Slow::Reader as usize].fetch_add(1, Ordering::Relaxed);
-            })
+        self.check(since + self.patience, cx).inspect_err(|_| {
+            // Or the kernel would keep what it holds for somebody who does not want it.
+            let _ = self.stream.set_zero_linger();
+            self.client.all.cut[Slow::Reader as usize].fetch_add(1, Ordering::Relaxed);
+        })
     }
 }
 
@@ -280,8 +298,9 @@ impl AsyncWrite for ClientStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        match written {
-            Poll::Ready(_) => self.unread_since = None,
+        match &written {
+            Poll::Ready(Ok(bytes)) => self.read_on(*bytes),
+            Poll::Ready(Err(_)) => {}
             Poll::Pending => self.check_writing(cx)?,
         }
         written

@@ -2,7 +2,12 @@
 
 use std::process::exit;
 
+use mimalloc::MiMalloc;
 use service_gateway::{App, Cli, Command, healthcheck, signal};
+
+/// Gives memory back when nodes and clients have gone; glibc's malloc keeps most of it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[actix_web::main]
 async fn main() {

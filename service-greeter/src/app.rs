@@ -108,12 +108,17 @@ impl App {
     }
 }
 
+/// How much the kernel holds of an answer that nobody reads. Linux doubles it, and by itself would
+/// take megabytes.
+const UNREAD_BYTES: u32 = 256 << 10;
+
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?; // or a restart would wait for the last run's connections
+    socket.set_send_buffer_size(UNREAD_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }

@@ -74,6 +74,9 @@ enum Slow {
 
 const SLOW_CLIENTS: usize = 2000;
 
+/// So many of them come in a second.
+const COMING: u32 = 400;
+
 /// Far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -120,8 +123,11 @@ fn attack(address: SocketAddr) -> Vec<Duration> {
         .build();
     let clients = async {
         let slow = [Slow::Head, Slow::Body, Slow::Reader].into_iter().cycle();
-        let clients = slow.take(SLOW_CLIENTS);
-        let clients = clients.map(|slow| timeout(PATIENCE, client(address, slow)));
+        let clients = slow.take(SLOW_CLIENTS).zip(0..);
+        let clients = clients.map(|(slow, number)| async move {
+            sleep(SECOND * number / COMING).await;
+            timeout(PATIENCE, client(address, slow)).await
+        });
         let clients: FuturesUnordered<_> = clients.collect();
         let ended: Vec<_> = clients.collect().await;
         ended.into_iter().flatten().flatten().collect()

@@ -184,7 +184,7 @@ fn all() -> impl Iterator<Item = Fault> {
         headers::headers "headers of one connection, forged, repeated";
         soak::soak "10 minutes of nodes that come and go" Long;
         limits::overload "five times what it can do";
-        limits::slow_clients "2000 slow heads, bodies and readers";
+        limits::slow_clients "2000 slow heads, bodies and readers, 400 a second";
     }
     .into_iter()
 }
