@@ -30,7 +30,7 @@ const BACKLOG: u32 = 1024;
 
 /// What the kernel holds of an answer that is not read; by itself it would hold megabytes. Each
 /// connection has it from its listener, and Linux doubles it.
-const UNREAD_BYTES: u32 = 256 << 10;
+const UNREAD_BYTES: u32 = 64 << 10;
 
 /// A gateway that listens. It serves while [`run_until`](Self::run_until) is awaited.
 pub struct App {

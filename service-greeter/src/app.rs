@@ -110,7 +110,7 @@ impl App {
 
 /// How much the kernel holds of an answer that nobody reads. Linux doubles it, and by itself would
 /// take megabytes.
-const UNREAD_BYTES: u32 = 256 << 10;
+const UNREAD_BYTES: u32 = 64 << 10;
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
