@@ -6,12 +6,13 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -28,6 +29,9 @@ const BYTES_PER_SECOND: u32 = 64 << 10;
 
 /// The least that has to be read of an answer in a second, in bytes, once the pauses are used up.
 const READ_PER_SECOND: u32 = 4 << 10;
+
+/// How long a client has to see that its connection ends.
+const LINGER: Duration = Duration::from_millis(500);
 
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -87,6 +91,8 @@ pub(crate) struct ClientStream {
     unread_since: Option<Instant>,
     /// How much longer that may last. What is read buys more.
     patience: Duration,
+    /// When it is closed whatever still comes, once it is being closed.
+    closed_by: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -200,6 +206,7 @@ impl ClientStream {
             patience: all.pause,
             client: Client::new(all),
             unread_since: None,
+            closed_by: None,
             timer: None,
         }
     }
@@ -311,6 +318,20 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        // What is closed while more comes is reset, and the last answer may be lost with it. So the
+        // rest is read for a moment, until the client has seen the end.
+        let by = *self
+            .closed_by
+            .get_or_insert_with(|| Instant::now() + LINGER);
+        let mut rest = [MaybeUninit::uninit(); 4096];
+        loop {
+            let mut buffer = ReadBuf::uninit(&mut rest);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() && Instant::now() < by => {}
+                Poll::Pending if self.check(by, cx).is_ok() => return Poll::Pending,
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }

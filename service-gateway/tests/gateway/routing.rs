@@ -119,6 +119,7 @@ async fn the_longest_prefix_wins_and_is_cut_off() {
         gateway.join(service, node.address, "").await;
         nodes.push(node);
     }
+    gateway.knows(nodes.len()).await;
     let mut client = gateway.connect().await;
     for (target, got) in [
         ("/", "root /"),

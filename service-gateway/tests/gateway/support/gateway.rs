@@ -119,10 +119,13 @@ impl Gateway {
         self.admin("/api/instances").await.json()["services"][0].clone()
     }
 
-    /// Waits until it knows as many nodes of its first service.
+    /// Waits until it knows as many nodes, of all services together.
     pub(crate) async fn knows(&self, count: usize) {
         until("the nodes", async || {
-            self.service().await["instances"].as_array().unwrap().len() == count
+            let known = self.admin("/api/instances").await.json();
+            let services = known["services"].as_array().unwrap().iter();
+            let nodes = services.map(|service| service["instances"].as_array().unwrap().len());
+            nodes.sum::<usize>() == count
         })
         .await;
     }
