@@ -215,10 +215,8 @@ async fn an_upgrade_that_others_would_not_take_for_one_is_a_400() {
     let gateway = Gateway::of(&[&upstream]).await;
     let is_refused = async |request: String| {
         let mut client = gateway.connect().await;
-        client.send(&request).await;
-        client
-            .send("GET /hidden HTTP/1.1\r\nhost: test\r\n\r\n")
-            .await;
+        let hidden = "GET /hidden HTTP/1.1\r\nhost: test\r\n\r\n";
+        client.send(request.clone() + hidden).await;
         let method = request.split(' ').next().unwrap();
         let answer = client.answer(method).await;
         assert_eq!(answer.status(), 400, "{request}");
@@ -233,7 +231,6 @@ async fn an_upgrade_that_others_would_not_take_for_one_is_a_400() {
         is_refused(UPGRADE.replace("HTTP/1.1", "HTTP/1.0")),
         is_refused(UPGRADE.replace("host:", "content-length: 37\r\nhost:")),
         is_refused(UPGRADE.replace("host:", "content-length: 0\r\nhost:")),
-        is_refused(UPGRADE.replace("host:", "transfer-encoding: chunked\r\nhost:")),
         is_refused(UPGRADE.replace("host:", "upgrade: h2c\r\nhost:")),
     ])
     .await;
