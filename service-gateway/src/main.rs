@@ -5,7 +5,8 @@ use std::process::exit;
 use mimalloc::MiMalloc;
 use service_gateway::{App, Cli, Command, healthcheck, signal};
 
-/// Gives memory back when nodes and clients have gone; glibc's malloc keeps most of it.
+/// Gives memory back when nodes and clients have gone; glibc's malloc keeps most of it. Built without huge
+/// pages, of which a worker would hold several for little in them.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

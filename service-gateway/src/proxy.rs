@@ -27,19 +27,21 @@ mod headers;
 mod intake;
 mod origin;
 mod outgoing;
+mod pool;
 #[cfg(test)]
 mod properties;
 mod race;
+mod stream;
 mod target;
 mod upload;
 mod websocket;
 
 use answer::{SERVED_BY, respond};
-use attempt::Upstreams;
 use budget::Budget;
 use intake::{Cut, Intake};
 pub(crate) use origin::Origin;
 use outgoing::Outgoing;
+use pool::Pool;
 use race::{Race, is_idempotent};
 use upload::ClientBody;
 
@@ -70,7 +72,7 @@ pub(crate) struct Gateway {
 pub(crate) struct Worker {
     gateway: Arc<Gateway>,
     resolvers: Vec<Arc<Resolver>>,
-    upstreams: Upstreams,
+    pool: Rc<Pool>,
 }
 
 impl Gateway {
@@ -100,11 +102,11 @@ impl Worker {
     pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
         let resolver = |route: &Route| gateway.discovery.resolver(&route.service, &route.tags);
         let resolvers = gateway.routes.iter().map(resolver).collect();
-        let upstreams = attempt::upstreams(gateway.connect_timeout);
+        let pool = Pool::new(gateway.connect_timeout);
         Self {
             gateway,
             resolvers,
-            upstreams,
+            pool,
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::{Config, address, routes};
 /// How long requests in flight may take to finish once the port is closed.
 const FINISH_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long an idle connection stays open. Longer than the gateway's pool keeps one (60 s): if we
+/// How long an idle connection stays open. Longer than the gateway's pool keeps one (15 s): if we
 /// closed it first, a request could cross the closing on its way.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 

@@ -1,65 +1,28 @@
 //! One attempt at one node.
 
-use std::time::Duration;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::connection::{Connector, Kept};
+use super::connection::AnswerBody;
+use super::pool::Pool;
 use super::upload::RequestBody;
 use crate::error::Reason;
-
-/// A worker's connections to all nodes.
-pub(super) struct Upstreams {
-    /// Kept for the next request.
-    kept: Client<Connector, RequestBody>,
-    /// Made for one request.
-    new: Client<Connector, RequestBody>,
-}
-
-/// Idle connections to a node are given up after this, before the node does it (the greeter after
-/// 75 s): a request must not meet a connection that is just being closed. hyper looks as often, so
-/// some are kept for twice as long. With thousands of nodes, keeping them longer costs memory, and
-/// hardly any is used again.
-const POOL_IDLE: Duration = Duration::from_secs(15);
-
-/// The most idle connections that a worker keeps to one node.
-const POOL_SIZE: usize = 64;
-
-/// The most of a node's answer that is read ahead of a slow client.
-const READ_AHEAD: usize = 64 << 10;
-
-pub(super) fn upstreams(connect_timeout: Duration) -> Upstreams {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(connect_timeout));
-    let client = |pool_size| {
-        Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .pool_max_idle_per_host(pool_size)
-            .http1_max_buf_size(READ_AHEAD)
-            .build(Connector(connector.clone()))
-    };
-    Upstreams {
-        kept: client(POOL_SIZE),
-        new: client(0),
-    }
-}
 
 /// How an attempt failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// No connection was made, so nothing was sent.
-    NotConnected(Error),
+    NotConnected(io::Error),
     /// The request was sent, or part of it, and no answer came.
-    NoAnswer(Error),
-    /// The same over a connection that was kept from an earlier request.
-    Stale(Error),
+    NoAnswer(hyper::Error),
+    /// The same over a connection that was kept from an earlier request. Its node may have closed it
+    /// just when this one was sent: that is nobody's fault, and says nothing about the node.
+    Stale(hyper::Error),
     /// An answer came that others could read in another way.
     Unclear(&'static str),
 }
@@ -74,50 +37,56 @@ impl Failure {
 
     /// What happened, with its causes.
     pub(super) fn detail(&self) -> String {
-        let error = match self {
-            Self::NotConnected(error) | Self::NoAnswer(error) | Self::Stale(error) => error,
-            Self::Unclear(detail) => return (*detail).to_owned(),
-        };
-        let mut causes = error.to_string();
-        let mut error: &dyn std::error::Error = error;
-        while let Some(source) = error.source() {
-            causes = format!("{causes}: {source}");
-            error = source;
+        match self {
+            Self::NotConnected(error) => format!("no connection: {error}"),
+            Self::NoAnswer(error) | Self::Stale(error) => with_causes(error),
+            Self::Unclear(detail) => (*detail).to_owned(),
         }
-        causes
     }
+}
+
+fn with_causes(mut error: &dyn std::error::Error) -> String {
+    let mut causes = error.to_string();
+    while let Some(source) = error.source() {
+        causes = format!("{causes}: {source}");
+        error = source;
+    }
+    causes
 }
 
 /// Sends a request, over a new connection if wanted, and waits for the head of the answer.
+///
+/// A kept connection that ends before anything was sent costs nothing: the request takes the next.
 pub(super) async fn send(
-    upstreams: &Upstreams,
-    request: http::Request<RequestBody>,
+    pool: &Rc<Pool>,
+    node: SocketAddr,
+    mut request: Request<RequestBody>,
     over_new: bool,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<Response<AnswerBody>, Failure> {
     let may_switch = request.headers().contains_key(UPGRADE);
-    let client = if over_new {
-        &upstreams.new
-    } else {
-        &upstreams.kept
-    };
-    let answer = client.request(request).await.map_err(Failure::from)?;
-    Kept::mark(&answer);
-    match unclear(&answer, may_switch) {
-        Some(what) => {
-            Kept::give_up(&answer);
-            Err(Failure::Unclear(what))
-        }
-        None => Ok(answer),
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match error.connect_info() {
-            _ if error.is_connect() => Self::NotConnected(error),
-            Some(connection) if Kept::was(connection) => Self::Stale(error),
-            _ => Self::NoAnswer(error),
-        }
+    loop {
+        let kept = if over_new { None } else { pool.take(node) };
+        let is_kept = kept.is_some();
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => pool.connect(node).await.map_err(Failure::NotConnected)?,
+        };
+        let mut error = match connection.exchange(request).await {
+            Ok(answer) => {
+                return match unclear(&answer, may_switch) {
+                    Some(what) => Err(Failure::Unclear(what)), // and its connection ends with it
+                    None => Ok(
+                        answer.map(|body| AnswerBody::new(body, connection, node, pool.clone()))
+                    ),
+                };
+            }
+            Err(error) => error,
+        };
+        request = match error.take_message() {
+            Some(unsent) if is_kept => unsent,
+            _ if is_kept => return Err(Failure::Stale(error.into_error())),
+            _ => return Err(Failure::NoAnswer(error.into_error())),
+        };
     }
 }
 

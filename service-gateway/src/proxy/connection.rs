@@ -1,152 +1,165 @@
-//! Connections to nodes, and what hyper's own do not know of themselves.
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
-
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, TryFutureExt};
-use http::{Extensions, Response, Uri};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Request, Response};
+use http_body::{Body, Frame};
 use hyper::body::Incoming;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, HttpConnector};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{self, SendRequest};
 use tokio::net::TcpStream;
-use tower_service::Service;
+use tokio::task::unconstrained;
 
-/// Makes a [`Connection`] of every connection that hyper's connector makes.
-#[derive(Clone)]
-pub(super) struct Connector(pub(super) HttpConnector);
+use super::pool::Pool;
+use super::stream::Stream;
+use super::upload::RequestBody;
 
-/// A connection to a node. It remembers whether an answer came over it, and what the node still
-/// says can be read after it has stopped listening: a node that refuses an upload may close its
-/// connection at once, and hyper gives up at the first write that fails.
+/// The most of a node's answer that is read ahead of a slow client.
+const READ_AHEAD: usize = 64 << 10;
+
+/// A connection to a node.
+///
+/// No task stands behind it: whoever wants something of it moves it on by [polling](Self::poll) it.
+/// So a request and its answer wake one task, the client's, and no other. Nothing else but the node
+/// can wake who waits here, so what hyper's own two ends say to each other is looked up with a waker
+/// that does nothing.
 pub(super) struct Connection {
-    stream: TokioIo<TcpStream>,
-    kept: Kept,
-    is_deaf: bool,
+    requests: SendRequest<RequestBody>,
+    /// In a box, since it is large and changes hands twice for a request. `None` once it was dropped.
+    driver: Option<Box<http1::Connection<Stream, RequestBody>>>,
+    ended: bool,
 }
 
-/// Whether a connection was kept from an earlier request. Its node may have closed it just when the
-/// next one was sent: that is nobody's fault, and says nothing about the node.
-#[derive(Clone, Default)]
-pub(super) struct Kept(Arc<Past>);
-
-/// What came over a connection so far.
-#[derive(Default)]
-struct Past {
-    answered: AtomicBool,
-    unclear: AtomicBool,
-}
-
-impl Kept {
-    /// An answer came over this connection.
-    pub(super) fn mark(answer: &Response<Incoming>) {
-        if let Some(Self(past)) = answer.extensions().get() {
-            past.answered.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Nobody knows where this answer ends, so nothing more is read from its connection, which ends
-    /// it before another request is sent.
-    pub(super) fn give_up(answer: &Response<Incoming>) {
-        if let Some(Self(past)) = answer.extensions().get() {
-            past.unclear.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether an answer had come over this connection before.
-    pub(super) fn was(connection: &Connected) -> bool {
-        let mut extensions = Extensions::new();
-        connection.get_extras(&mut extensions);
-        let kept = extensions.get();
-        kept.is_some_and(|Self(past)| past.answered.load(Ordering::Relaxed))
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = Connection;
-    type Error = <HttpConnector as Service<Uri>>::Error;
-    type Future = BoxFuture<'static, Result<Connection, Self::Error>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, node: Uri) -> Self::Future {
-        let connection = |stream| Connection {
-            stream,
-            kept: Kept::default(),
-            is_deaf: false,
-        };
-        self.0.call(node).map_ok(connection).boxed()
-    }
-}
-
-impl hyper_util::client::legacy::connect::Connection for Connection {
-    fn connected(&self) -> Connected {
-        Connected::new().extra(self.kept.clone())
-    }
-}
+/// Why no answer came, and the request if nothing of it was sent.
+pub(super) type Unanswered = TrySendError<Request<RequestBody>>;
 
 impl Connection {
-    /// A write that fails counts as done: what comes, or does not come, from the node tells.
-    fn written(&mut self, result: io::Result<usize>, length: usize) -> io::Result<usize> {
-        self.is_deaf |= result.is_err();
-        Ok(result.unwrap_or(length))
+    /// # Errors
+    /// If hyper refuses to begin, which it never does.
+    pub(super) async fn new(stream: TcpStream) -> Result<Self, hyper::Error> {
+        let begun = http1::Builder::new()
+            .max_buf_size(READ_AHEAD)
+            .handshake(Stream::new(stream));
+        let (requests, driver) = begun.await?;
+        Ok(Self {
+            requests,
+            driver: Some(Box::new(driver)),
+            ended: false,
+        })
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(super) async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let mut answer = pin!(self.requests.try_send_request(request));
+        let quiet = &mut Context::from_waker(Waker::noop());
+        let answer = poll_fn(|cx| {
+            self.poll(cx);
+            let answered = answer.as_mut().poll(quiet);
+            if answered.is_pending() && self.ended {
+                self.driver = None; // and hyper says why
+                return answer.as_mut().poll(quiet);
+            }
+            answered
+        });
+        // Nobody would wake us if Tokio had us wait for our turn.
+        let answer = unconstrained(answer).await;
+        self.poll(&mut Context::from_waker(Waker::noop())); // from now on it wakes nobody
+        answer
+    }
+
+    /// Does what can be done now.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
+        if !self.ended
+            && let Some(driver) = &mut self.driver
+        {
+            self.ended = driver.poll_unpin(cx).is_ready();
+        }
+    }
+
+    /// Whether it can take a request, as far as can be seen from here.
+    pub(super) fn is_idle(&mut self) -> bool {
+        self.poll(&mut Context::from_waker(Waker::noop()));
+        !self.ended && self.requests.is_ready()
+    }
+
+    /// What is left when the node has switched protocols: the stream, and what came over it already.
+    pub(super) async fn into_stream(mut self) -> Option<(TcpStream, Bytes)> {
+        poll_fn(|cx| {
+            self.poll(cx);
+            if self.ended {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        let parts = self.driver?.into_parts();
+        Some((parts.io.into_inner(), parts.read_buf))
     }
 }
 
-impl Read for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+/// A node's body on its way, and the connection that it comes over. Dropped at its end, it gives the
+/// connection back for the next request; dropped before, it closes it.
+pub(super) struct AnswerBody {
+    incoming: Incoming, // the first to be dropped, or the connection would wait for it
+    lent: Lent,
+}
+
+struct Lent {
+    connection: Option<Connection>,
+    node: SocketAddr,
+    pool: Rc<Pool>,
+}
+
+impl AnswerBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        connection: Connection,
+        node: SocketAddr,
+        pool: Rc<Pool>,
+    ) -> Self {
+        let connection = Some(connection);
+        let lent = Lent {
+            connection,
+            node,
+            pool,
+        };
+        Self { incoming, lent }
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.kept.0.unclear.load(Ordering::Relaxed) {
-            return Poll::Ready(Ok(())); // the end
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let quiet = &mut Context::from_waker(Waker::noop());
+        let frame = Pin::new(&mut self.incoming).poll_frame(quiet);
+        let Some(connection) = &mut self.lent.connection else {
+            return frame;
+        };
+        if frame.is_ready() {
+            return frame;
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        connection.poll(cx);
+        Pin::new(&mut self.incoming).poll_frame(quiet)
+    }
+
+    /// The connection without its body.
+    pub(super) fn into_connection(mut self) -> Option<Connection> {
+        self.lent.connection.take()
     }
 }
 
-impl Write for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.is_deaf {
-            return Poll::Ready(Ok(bytes.len()));
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.put(self.node, connection);
         }
-        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
-        Poll::Ready(self.written(result, bytes.len()))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let length = pieces.iter().map(|piece| piece.len()).sum();
-        if self.is_deaf {
-            return Poll::Ready(Ok(length));
-        }
-        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, pieces));
-        Poll::Ready(self.written(result, length))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -6,17 +6,16 @@ use std::time::Duration;
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use discovery::InFlight;
-use http_body::Body;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::connection::AnswerBody;
 use super::upload::ClientBody;
 use crate::client::Exchange;
 
 /// A node's body on its way to the client. It carries on the request's body too, which may outlast
 /// the answer's head, and counts as a request in flight until it is dropped.
 pub(super) struct Download {
-    pub(super) body: Incoming,
+    pub(super) body: AnswerBody,
     pub(super) size: BodySize,
     pub(super) upload: ClientBody,
     pub(super) idle: Idle,
@@ -55,7 +54,7 @@ impl MessageBody for Download {
             return this.break_off(error, cx);
         }
         loop {
-            match Pin::new(&mut this.body).poll_frame(cx) {
+            match this.body.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     // To the client's encoder an empty piece would be the end. Trailers end here.
                     Ok(data) if !data.is_empty() => {

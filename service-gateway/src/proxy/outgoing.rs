@@ -1,6 +1,8 @@
 use actix_web::HttpRequest;
 use discovery::Endpoint;
-use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::Method;
+use http::header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::uri::PathAndQuery;
 use http_body::Body;
 
 use super::headers;
@@ -36,19 +38,29 @@ impl Outgoing<'_> {
             // For a GET, hyper would leave out the body instead.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let slash = if self.target.starts_with('/') {
-            ""
-        } else {
-            "/"
-        };
-        let uri = ["http://", node.authority(), slash, self.target].concat();
-        let request = http::Request::builder()
-            .method(self.request.method().as_str())
-            .uri(uri);
-        let mut request = request
-            .body(body)
-            .map_err(|error| Reason::BadRequest.because(error))?;
+        if !headers.contains_key(HOST) {
+            // HTTP/1.0 knows requests without, HTTP/1.1 does not.
+            let host = HeaderValue::try_from(node.authority());
+            headers.insert(HOST, host.expect("an address is plain ASCII"));
+        }
+        let mut request = http::Request::new(body);
+        *request.method_mut() = self.method()?;
+        *request.uri_mut() = self.path_and_query()?.into();
         *request.headers_mut() = headers;
         Ok(request)
+    }
+
+    fn method(&self) -> Result<Method, Refusal> {
+        let method = Method::from_bytes(self.request.method().as_str().as_bytes());
+        method.map_err(|error| Reason::BadRequest.because(error))
+    }
+
+    /// What the node is asked for. A route's prefix may have been all there was before the query.
+    fn path_and_query(&self) -> Result<PathAndQuery, Refusal> {
+        let target = match self.target.starts_with('/') {
+            true => PathAndQuery::try_from(self.target),
+            false => PathAndQuery::try_from(["/", self.target].concat()),
+        };
+        target.map_err(|error| Reason::BadRequest.because(error))
     }
 }

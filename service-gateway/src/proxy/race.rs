@@ -9,11 +9,11 @@ use actix_web::http::Method;
 use discovery::{Ejection, Endpoint, Error, InFlight, Resolver};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
 use super::Worker;
 use super::attempt::{self, Failure};
+use super::connection::AnswerBody;
 use super::intake::Cut;
 use super::origin::Origin;
 use super::outgoing::Outgoing;
@@ -22,7 +22,7 @@ use crate::error::{Reason, Refusal};
 
 /// An answer, who gave it, and how often the request had been sent by then.
 pub(super) struct Answer {
-    pub(super) response: http::Response<Incoming>,
+    pub(super) response: http::Response<AnswerBody>,
     pub(super) endpoint: InFlight,
     pub(super) attempts: usize,
 }
@@ -63,11 +63,13 @@ pub(super) struct Race<'a> {
     deadline: Instant,
 }
 
-type Finish = (InFlight, Result<http::Response<Incoming>, Failure>);
+type Finish = (InFlight, Result<http::Response<AnswerBody>, Failure>);
 
-enum Event {
-    Finish(Finish),
+/// What may come before an attempt's end.
+enum Interruption {
+    /// The latest attempt has been silent for too long.
     Silence,
+    /// All of them have.
     Late,
     /// The client broke the limits with its body.
     Cut,
@@ -104,8 +106,8 @@ impl<'a> Race<'a> {
         self.worker.gateway.budget.earn();
         self.begin()?;
         loop {
-            match self.next_event().await {
-                Event::Finish((endpoint, Ok(response))) => {
+            match self.next().await {
+                Ok((endpoint, Ok(response))) => {
                     endpoint.answered(!response.status().is_server_error());
                     return Ok(Answer {
                         response,
@@ -113,29 +115,31 @@ impl<'a> Race<'a> {
                         attempts: self.attempts,
                     });
                 }
-                Event::Finish((endpoint, Err(failure))) => self.replace(&endpoint, failure).await?,
-                Event::Silence => self.add_rival(),
-                Event::Late => return Err(self.refusal(Reason::Timeout, "no answer in time")),
-                Event::Cut => return Err(self.cut()),
+                Ok((endpoint, Err(failure))) => self.replace(&endpoint, failure).await?,
+                Err(Interruption::Silence) => self.add_rival(),
+                Err(Interruption::Late) => {
+                    return Err(self.refusal(Reason::Timeout, "no answer in time"));
+                }
+                Err(Interruption::Cut) => return Err(self.cut()),
             }
         }
     }
 
-    async fn next_event(&mut self) -> Event {
+    async fn next(&mut self) -> Result<Finish, Interruption> {
         loop {
             let gateway = &self.worker.gateway;
             let late = self.put_off(self.deadline, gateway.timeout);
             let silent = self.put_off(self.patience, gateway.hedge_after);
             match Instant::now() {
-                now if now >= late => return Event::Late,
-                now if now >= silent => return Event::Silence,
+                now if now >= late => return Err(Interruption::Late),
+                now if now >= silent => return Err(Interruption::Silence),
                 _ => {}
             }
             tokio::select! {
                 biased; // what has come in time is not late
-                finish = next_finish(&mut self.running) => return Event::Finish(finish),
+                finish = next_finish(&mut self.running) => return Ok(finish),
                 () = sleep_until(late.min(silent)) => {} // unless more of the body went on meanwhile
-                () = self.body.carry() => return Event::Cut,
+                () = self.body.carry() => return Err(Interruption::Cut),
             }
         }
     }
@@ -162,7 +166,7 @@ impl<'a> Race<'a> {
         self.tried.push(Arc::clone(&endpoint));
         self.attempts += 1;
         self.patience = Instant::now() + gateway.hedge_after;
-        let answer = attempt::send(&self.worker.upstreams, request, self.met_stale);
+        let answer = attempt::send(&self.worker.pool, endpoint.address, request, self.met_stale);
         self.running
             .push(answer.map(|answer| (endpoint, answer)).boxed_local());
         Ok(())

@@ -14,9 +14,9 @@ use bytes::{Bytes, BytesMut};
 use discovery::{InFlight, Resolver};
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -29,8 +29,6 @@ use super::race::Race;
 use super::upload::ClientBody;
 use crate::client::Exchange;
 use crate::error::{Reason, Refusal};
-
-type Stream = TokioIo<Upgraded>;
 
 /// How much is read from the node at once.
 const READ_BYTES: usize = 16 << 10;
@@ -86,7 +84,7 @@ pub(super) async fn forward(
         target,
         upgrade: true,
     };
-    let mut answer = Race::new(worker, resolver, outgoing, &mut body, deadline)
+    let answer = Race::new(worker, resolver, outgoing, &mut body, deadline)
         .run()
         .await?;
     if answer.response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
@@ -99,18 +97,19 @@ pub(super) async fn forward(
         ));
     }
     let attempts = answer.attempts;
-    let failed = |detail: String| Refusal {
-        attempts,
-        ..Reason::BadUpstream.because(detail)
+    let (head, body) = answer.response.into_parts();
+    let stream = async { body.into_connection()?.into_stream().await };
+    let Ok(Some((stream, sent))) = timeout_at(deadline, stream).await else {
+        let refusal = Reason::BadUpstream.because("no upgraded connection");
+        return Err(Refusal {
+            attempts,
+            ..refusal
+        });
     };
-    let upgraded = match timeout_at(deadline, hyper::upgrade::on(&mut answer.response)).await {
-        Ok(upgraded) => upgraded.map_err(|error| failed(error.to_string()))?,
-        Err(_) => return Err(failed("no upgraded connection in time".into())),
-    };
-    let (head, _) = answer.response.into_parts();
     let served_by = answer.endpoint.clone();
     let tunnel = Tunnel::new(
-        TokioIo::new(upgraded),
+        stream,
+        sent,
         payload,
         answer.endpoint,
         exchange,
@@ -129,7 +128,7 @@ pub(super) async fn forward(
 /// The upgraded connection, as the body of the answer to the upgrade: what the node sends is its
 /// content, and polling it carries what the client sends.
 struct Tunnel {
-    node: ReadHalf<Stream>,
+    node: OwnedReadHalf,
     buffer: BytesMut,
     upload: Option<LocalBoxFuture<'static, ()>>,
     leaving: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -140,17 +139,18 @@ struct Tunnel {
 
 impl Tunnel {
     fn new(
-        stream: Stream,
+        stream: TcpStream,
+        sent: Bytes,
         payload: Payload,
         endpoint: InFlight,
         exchange: Exchange,
         leaving: CancellationToken,
     ) -> Self {
-        let (node, sink) = tokio::io::split(stream);
+        let (node, sink) = stream.into_split();
         let upload = Some(carry(payload, sink).boxed_local());
         Self {
             node,
-            buffer: BytesMut::new(),
+            buffer: sent.into(),
             upload,
             leaving: Box::pin(leaving.cancelled_owned()),
             quiet: Idle::new(QUIET),
@@ -166,9 +166,9 @@ impl Tunnel {
 }
 
 /// Carries what the client sends until it, or the node, has had enough.
-async fn carry(mut payload: Payload, mut node: WriteHalf<Stream>) {
+async fn carry(mut payload: Payload, mut node: OwnedWriteHalf) {
     while let Some(Ok(bytes)) = payload.next().await {
-        if node.write_all(&bytes).await.is_err() || node.flush().await.is_err() {
+        if node.write_all(&bytes).await.is_err() {
             return; // reading from the node will tell
         }
     }
@@ -193,6 +193,10 @@ impl MessageBody for Tunnel {
             .is_some_and(|upload| upload.poll_unpin(cx).is_ready())
         {
             this.upload = None;
+        }
+        if !this.buffer.is_empty() {
+            // It came right behind the head.
+            return Poll::Ready(Some(Ok(this.buffer.split().freeze())));
         }
         this.buffer.reserve(READ_BYTES);
         match poll_read_buf(Pin::new(&mut this.node), cx, &mut this.buffer) {

@@ -36,7 +36,7 @@ async fn bytes_that_are_not_for_targets_are_refused() {
 
 #[actix_web::test]
 async fn a_target_that_is_too_long_is_refused() {
-    for length in [65_520, 70_000] {
+    for length in [65_535, 70_000] {
         let target = "x".repeat(length);
         is_refused_with(
             400,

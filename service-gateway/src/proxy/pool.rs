@@ -1,0 +1,110 @@
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use actix_web::rt::spawn;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval, timeout};
+
+use super::connection::Connection;
+
+/// Idle connections to a node are given up after this, before the node does it (the greeter after
+/// 75 s): a request must not meet a connection that is just being closed. With thousands of nodes,
+/// keeping them longer costs memory, and hardly any is used again.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// The most idle connections that a worker keeps to one node.
+const PER_NODE: usize = 64;
+
+/// How often connections are looked at that nobody uses.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A worker's connections to all nodes, as long as they wait for the next request.
+pub(super) struct Pool {
+    /// Of each node the latest last, which is the first to be used again.
+    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    connect_timeout: Duration,
+    sweeper: JoinHandle<()>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+impl Pool {
+    /// An empty pool.
+    ///
+    /// # Panics
+    /// Outside of a worker's runtime.
+    pub(super) fn new(connect_timeout: Duration) -> Rc<Self> {
+        Rc::new_cyclic(|pool: &Weak<Self>| Self {
+            idle: RefCell::default(),
+            connect_timeout,
+            sweeper: spawn(sweep(pool.clone())),
+        })
+    }
+
+    /// A kept connection to a node that can take a request, if there is one.
+    pub(super) fn take(&self, node: SocketAddr) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let of_node = idle.get_mut(&node)?;
+        std::iter::from_fn(|| of_node.pop())
+            .map(|idle| idle.connection)
+            .find_map(|mut connection| connection.is_idle().then_some(connection))
+    }
+
+    /// A new connection to a node.
+    ///
+    /// # Errors
+    /// If there is none in time.
+    pub(super) async fn connect(&self, node: SocketAddr) -> io::Result<Connection> {
+        let stream = timeout(self.connect_timeout, TcpStream::connect(node)).await??;
+        stream.set_nodelay(true)?;
+        Connection::new(stream).await.map_err(io::Error::other)
+    }
+
+    /// Keeps a connection for the next request, if it can take one.
+    pub(super) fn put(&self, node: SocketAddr, mut connection: Connection) {
+        if !connection.is_idle() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let of_node = idle.entry(node).or_default();
+        if of_node.len() < PER_NODE {
+            let since = Instant::now();
+            of_node.push(Idle { connection, since });
+        }
+    }
+
+    /// Closes what has been idle for too long, or was closed by the node.
+    fn sweep(&self) {
+        let now = Instant::now();
+        self.idle.borrow_mut().retain(|_, of_node| {
+            of_node.retain_mut(|idle| now < idle.since + IDLE && idle.connection.is_idle());
+            of_node.shrink_to_fit();
+            !of_node.is_empty()
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.sweeper.abort();
+    }
+}
+
+async fn sweep(pool: Weak<Pool>) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        match pool.upgrade() {
+            Some(pool) => pool.sweep(),
+            None => return,
+        }
+    }
+}
