@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONTENT_LENGTH, HeaderValue};
+use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use discovery::{DiscoveryClient, Error, Resolver, Tags};
@@ -46,7 +46,7 @@ use race::{Race, is_idempotent};
 use upload::ClientBody;
 
 /// With which a client asks for nodes with certain tags: `x-service-tags: version=v2,region=cn`.
-const SERVICE_TAGS: &str = "x-service-tags";
+const SERVICE_TAGS: HeaderName = HeaderName::from_static("x-service-tags");
 
 /// What all workers share.
 pub(crate) struct Gateway {

@@ -16,10 +16,10 @@ use crate::client::Exchange;
 use crate::error::ATTEMPTS;
 
 /// Which instance answered.
-pub(super) const SERVED_BY: &str = "x-served-by";
+pub(super) const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 
 /// Which version it has.
-const SERVED_VERSION: &str = "x-served-version";
+const SERVED_VERSION: HeaderName = HeaderName::from_static("x-served-version");
 
 /// Passes an answer on, its body as it arrives.
 pub(super) fn respond(
@@ -78,9 +78,9 @@ pub(super) fn with_head(
 }
 
 /// Says it in place of whatever the node may have said there.
-fn say(headers: &mut HeaderMap, name: &'static str, text: Option<&str>) {
+fn say(headers: &mut HeaderMap, name: HeaderName, text: Option<&str>) {
     match text.map(HeaderValue::from_str) {
-        Some(Ok(value)) => drop(headers.insert(HeaderName::from_static(name), value)),
+        Some(Ok(value)) => drop(headers.insert(name, value)),
         Some(Err(_)) | None => drop(headers.remove(name)),
     }
 }
