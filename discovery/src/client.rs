@@ -157,28 +157,39 @@ impl fmt::Debug for DiscoveryClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MemoryRegistry, ServiceNode};
+    use crate::{Ejection, MemoryRegistry, Registration, ServiceNode};
 
-    #[tokio::test]
-    async fn nodes_at_forbidden_addresses_are_skipped_and_counted() {
+    /// A client of the service `a` with these nodes, which stay as long as their registrations.
+    async fn client_of(nodes: &[(&str, &str)]) -> (DiscoveryClient, Vec<Registration>) {
         let registry = MemoryRegistry::default();
-        let service: ServiceName = "a".parse().unwrap();
         let mut registrations = Vec::new();
-        for ip in [
-            [10, 0, 0, 1],
-            [10, 0, 0, 2],
-            [169, 254, 169, 254],
-            [11, 0, 0, 1],
-        ] {
-            let node = ServiceNode::new(service.clone(), (ip, 80).into());
+        for (address, tags) in nodes {
+            let node = ServiceNode::new(a(), address.parse().unwrap());
+            let node = node.with_tags(tags.parse().unwrap());
             let registration = registry.register(node, Duration::from_secs(10));
             registration.registered().await;
             registrations.push(registration);
         }
+        (DiscoveryClient::new(Arc::new(registry)), registrations)
+    }
+
+    fn a() -> ServiceName {
+        "a".parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn nodes_at_forbidden_addresses_are_skipped_and_counted() {
+        let (client, _nodes) = client_of(&[
+            ("10.0.0.1:80", ""),
+            ("10.0.0.2:80", ""),
+            ("169.254.169.254:80", ""),
+            ("11.0.0.1:80", ""),
+        ])
+        .await;
         let allowed = |address: SocketAddr| address.ip() != std::net::IpAddr::from([11, 0, 0, 1]);
-        let client = DiscoveryClient::new(Arc::new(registry)).with_allowed(allowed);
-        client.resolve(&service, &Tags::new()).await.unwrap();
-        let view = client.view(&service).unwrap();
+        let client = client.with_allowed(allowed);
+        client.resolve(&a(), &Tags::new()).await.unwrap();
+        let view = client.view(&a()).unwrap();
         let known: Vec<_> = view
             .endpoints()
             .iter()
@@ -186,5 +197,69 @@ mod tests {
             .collect();
         assert_eq!(known, ["10.0.0.1:80", "10.0.0.2:80"]);
         assert_eq!(view.skipped(), 2);
+    }
+
+    #[tokio::test]
+    async fn nodes_are_chosen_as_the_balancer_does() {
+        let (client, _nodes) = client_of(&[("10.0.0.1:80", "weight=3"), ("10.0.0.2:80", "")]).await;
+        let client = client.with_balancer(Balancer::Weighted);
+        let mut firsts = 0;
+        for _ in 0..40 {
+            let chosen = client.resolve(&a(), &Tags::new()).await.unwrap();
+            firsts += usize::from(chosen.authority() == "10.0.0.1:80");
+        }
+        assert_eq!(firsts, 30);
+    }
+
+    /// With a resolver of its own, every request would begin with the first node.
+    #[tokio::test]
+    async fn who_asks_again_gets_the_same_resolver_until_there_are_too_many() {
+        let (client, _nodes) = client_of(&[]).await;
+        let resolver = |number: usize| {
+            let tags = format!("number={number}").parse().unwrap();
+            client.resolver(&a(), &tags)
+        };
+        let first = resolver(1);
+        for number in 2..=MAX_RESOLVERS {
+            resolver(number);
+        }
+        assert!(Arc::ptr_eq(&first, &resolver(1)));
+        resolver(MAX_RESOLVERS + 1);
+        assert!(!Arc::ptr_eq(&first, &resolver(1)), "all were forgotten");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_set_aside_is_not_chosen_from_then_on() {
+        let (client, _nodes) = client_of(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")]).await;
+        let resolve = async || client.resolve(&a(), &Tags::new()).await.unwrap();
+        let one = resolve().await;
+        let two = resolve().await;
+        one.eject(Ejection::Failing);
+        assert_eq!(resolve().await.address, two.address);
+        assert_eq!(resolve().await.address, two.address);
+        one.restore();
+        two.eject(Ejection::Failing);
+        assert_eq!(resolve().await.address, one.address);
+        assert_eq!(resolve().await.address, one.address);
+    }
+
+    #[tokio::test]
+    async fn who_tries_again_rather_gets_a_node_that_has_answered_before() {
+        let nodes = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"].map(|address| (address, ""));
+        let (client, _nodes) = client_of(&nodes).await;
+        let resolver = client.resolver(&a(), &Tags::new());
+        resolver.ready().await.unwrap();
+        let view = client.view(&a()).unwrap();
+        let [one, two, three] = view.endpoints().as_ref() else {
+            panic!("there are three");
+        };
+        two.answered(true);
+        let resolve = || resolver.resolve(None, |node| node.address != one.address);
+        let chosen: Vec<_> = (0..30).map(|_| resolve().unwrap().address).collect();
+        let turns = [one, two, three].map(|node| chosen.iter().filter(|a| **a == node.address));
+        assert_eq!(turns.map(Iterator::count), [0, 20, 10]);
+        two.eject(Ejection::Failing);
+        let last = resolver.resolve(None, |node| node.address == two.address);
+        assert!(last.is_ok(), "rather one that is set aside than none");
     }
 }

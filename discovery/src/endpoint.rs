@@ -175,10 +175,21 @@ impl Drop for InFlight {
 mod tests {
     use super::*;
 
+    fn endpoint(address: &str) -> Endpoint {
+        let address = address.parse().unwrap();
+        Endpoint::new(Arc::new(ServiceNode::new("a".parse().unwrap(), address)))
+    }
+
+    #[test]
+    fn an_address_is_written_as_it_stands_in_a_url() {
+        for authority in ["10.0.0.1:80", "[2001:db8::1]:80"] {
+            assert_eq!(endpoint(authority).authority(), authority);
+        }
+    }
+
     #[test]
     fn an_answer_disproves_silence_and_not_sickness() {
-        let address = ([10, 0, 0, 1], 80).into();
-        let endpoint = Endpoint::new(Arc::new(ServiceNode::new("a".parse().unwrap(), address)));
+        let endpoint = endpoint("10.0.0.1:80");
         for (why, after) in [
             (Ejection::Silent, None),
             (Ejection::Unreachable, None),
