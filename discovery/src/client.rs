@@ -156,6 +156,8 @@ impl fmt::Debug for DiscoveryClient {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
     use crate::{Ejection, MemoryRegistry, Registration, ServiceNode};
 
@@ -261,5 +263,37 @@ mod tests {
         two.eject(Ejection::Failing);
         let last = resolver.resolve(None, |node| node.address == two.address);
         assert!(last.is_ok(), "rather one that is set aside than none");
+    }
+
+    #[tokio::test]
+    async fn nodes_that_vanished_at_once_are_usable_until_nobody_is_found_there() {
+        let (client, nodes) = client_of(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")]).await;
+        let resolve = async || client.resolve(&a(), &Tags::new()).await;
+        let first = resolve().await.unwrap();
+        let unconfirmed = || {
+            let view = client.view(&a()).unwrap();
+            let unconfirmed = view.endpoints().iter().filter(|e| e.is_unconfirmed());
+            unconfirmed.count()
+        };
+        assert_eq!(unconfirmed(), 0);
+        let mut changes = client.changes(&a());
+        let mut becomes = async |count| {
+            while unconfirmed() != count {
+                let changed = timeout(Duration::from_secs(10), changes.changed()).await;
+                changed.expect("a change in time").unwrap();
+            }
+        };
+        drop(nodes);
+        becomes(2).await;
+        let second = resolve().await.unwrap();
+        first.eject(Ejection::Unreachable);
+        assert!(Arc::ptr_eq(&resolve().await.unwrap(), &second));
+        second.eject(Ejection::Unreachable);
+        assert!(matches!(resolve().await, Err(Error::NoInstance { .. })));
+
+        let node = ServiceNode::new(a(), first.address);
+        let _again = client.registry.register(node, Duration::from_secs(10));
+        becomes(1).await;
+        assert!(Arc::ptr_eq(&resolve().await.unwrap(), &first));
     }
 }

@@ -109,7 +109,7 @@ impl Record {
         standing.ejected = Some((why, now));
         self.is_ejected.store(true, Ordering::Relaxed);
         self.counts.ejections[why as usize].fetch_add(1, Ordering::Relaxed);
-        self.counts.changes.fetch_add(1, Ordering::Release);
+        self.changed();
         Some(time)
     }
 
@@ -122,9 +122,14 @@ impl Record {
         if was_ejected {
             standing.until = Some(Instant::now());
             self.is_ejected.store(false, Ordering::Relaxed);
-            self.counts.changes.fetch_add(1, Ordering::Release);
+            self.changed();
         }
         was_ejected
+    }
+
+    /// Whoever chooses has to look at its endpoint again.
+    pub(crate) fn changed(&self) {
+        self.counts.changes.fetch_add(1, Ordering::Release);
     }
 
     fn standing(&self) -> std::sync::MutexGuard<'_, Standing> {
@@ -134,7 +139,7 @@ impl Record {
 }
 
 impl Counts {
-    /// Counted up at every ejection and restoration.
+    /// Counted up at every ejection and restoration, and when an endpoint is doubted or confirmed.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }

@@ -63,6 +63,7 @@ impl Endpoint {
 
     pub(crate) fn set_unconfirmed(&self, unconfirmed: bool) {
         self.unconfirmed.store(unconfirmed, Ordering::Relaxed);
+        self.record.changed(); // it may be gone now, or be back
     }
 
     /// Whether there is no reason left to try it.

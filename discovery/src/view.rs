@@ -58,7 +58,7 @@ impl View {
         self.counts.ejections(why)
     }
 
-    /// Changes whenever an endpoint is ejected or restored.
+    /// Changes whenever an endpoint is ejected or restored, doubted or confirmed.
     pub(crate) fn standing_changes(&self) -> u64 {
         self.counts.changes()
     }
