@@ -137,6 +137,23 @@ async fn who_polls_seldom_gets_few_lists_and_misses_nothing(scene: Scene) {
     assert!(count <= 10, "{count} lists for 99 changes");
 }
 
+async fn a_later_list_has_a_larger_revision(scene: Scene) {
+    let mut lists = scene.registry.watch(&scene.service);
+    let mut revision = 0;
+    let mut later = async || {
+        let list = timeout(PATIENCE, lists.next()).await;
+        let list = list.expect("there is a list in time").unwrap().unwrap();
+        let before = std::mem::replace(&mut revision, list.revision());
+        assert!(revision >= before, "{revision} after {before}");
+        revision > before
+    };
+    later().await;
+    let one = scene.join(1).await;
+    assert!(later().await, "one joined");
+    one.leave().await.expect("the registry confirms it");
+    assert!(later().await, "one left");
+}
+
 async fn one_watch_serves_all_who_resolve_however_many_come_first(scene: Scene) {
     let gate = Gate::open(scene.registry);
     let scene = Scene::new(gate.clone());
@@ -193,9 +210,13 @@ async fn watches_end_with_their_client_and_its_resolvers(scene: Scene) {
 
 async fn resolving_waits_for_the_first_list_up_to_a_limit(scene: Scene) {
     let gate = Gate::shut(scene.registry);
-    let hasty = DiscoveryClient::new(gate.clone()).with_first_list_limit(Duration::from_millis(50));
+    let limit = Duration::from_millis(50);
+    let hasty = DiscoveryClient::new(gate.clone()).with_first_list_limit(limit);
     let early = hasty.resolve(&scene.service, &Tags::new()).await;
-    assert!(matches!(early, Err(Error::NotReady { .. })), "{early:?}");
+    assert!(
+        matches!(early, Err(Error::NotReady { waited, .. }) if waited == limit),
+        "{early:?}"
+    );
     let scene = Scene::new(gate.clone());
     let _one = scene.join(1).await;
     let (chosen, ()) = join(scene.resolve(), async { gate.let_through() }).await;
@@ -248,6 +269,7 @@ macro_rules! contract {
                 a_node_whose_process_died_vanishes_after_its_time_to_live
                 many_nodes_that_come_and_go_end_in_the_right_list
                 who_polls_seldom_gets_few_lists_and_misses_nothing
+                a_later_list_has_a_larger_revision
                 one_watch_serves_all_who_resolve_however_many_come_first
                 a_first_caller_who_gives_up_does_not_end_the_watch
                 a_first_caller_whose_runtime_ends_does_not_end_the_watch
