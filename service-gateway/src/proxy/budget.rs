@@ -93,6 +93,17 @@ mod tests {
     }
 
     #[test]
+    fn moments_that_allow_nothing_add_up() {
+        let budget = Budget::default();
+        spend_all(&budget);
+        let paid = *budget.paid.lock().unwrap();
+        for moment in 1..=10_000 {
+            budget.pay_allowance(paid + Duration::from_micros(100) * moment);
+        }
+        assert_eq!(spend_all(&budget), 10);
+    }
+
+    #[test]
     fn savings_have_an_end() {
         let budget = Budget::default();
         (0..1_000_000).for_each(|_| budget.earn());
