@@ -11,6 +11,7 @@ mod early_ends;
 mod forwarding;
 mod framing;
 mod health;
+mod hedging;
 mod http10;
 mod limits;
 mod mixed;
