@@ -240,9 +240,12 @@ mod tests {
         assert_eq!(resolve().await.address, two.address);
         assert_eq!(resolve().await.address, two.address);
         one.restore();
-        two.eject(Ejection::Failing);
+        two.eject(Ejection::Silent);
         assert_eq!(resolve().await.address, one.address);
         assert_eq!(resolve().await.address, one.address);
+        let view = client.view(&a()).unwrap();
+        let ejections = Ejection::ALL.map(|why| view.ejections(why));
+        assert_eq!(ejections, [0, 1, 1]);
     }
 
     #[tokio::test]
@@ -295,5 +298,22 @@ mod tests {
         let _again = client.registry.register(node, Duration::from_secs(10));
         becomes(1).await;
         assert!(Arc::ptr_eq(&resolve().await.unwrap(), &first));
+    }
+
+    #[tokio::test]
+    async fn nodes_that_vanished_at_once_are_kept_as_long_as_wanted() {
+        let (client, nodes) = client_of(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")]).await;
+        let client = client.with_vanished_kept_for(Duration::from_millis(50));
+        client.resolve(&a(), &Tags::new()).await.unwrap();
+        let mut changes = client.changes(&a());
+        drop(nodes);
+        let gone = async {
+            while !client.view(&a()).unwrap().endpoints().is_empty() {
+                changes.changed().await.unwrap();
+            }
+        };
+        timeout(Duration::from_secs(5), gone)
+            .await
+            .expect("in time");
     }
 }
