@@ -111,12 +111,14 @@ impl Double {
         changed.expect("it was called")
     }
 
-    /// Puts an empty one in its place. Its streams end.
+    /// Puts an empty one in its place. Its streams end. No lease has the number of an old one: etcd
+    /// makes them of the time and the member.
     pub(crate) fn replace(&self) {
         self.change(|state| {
             let replaced = state.replaced + 1;
+            let last_lease = state.last_lease;
             *state = State::beginning_at(1);
-            state.replaced = replaced;
+            (state.replaced, state.last_lease) = (replaced, last_lease);
         });
     }
 }
