@@ -135,6 +135,23 @@ async fn a_key_that_a_successor_wrote_is_left_alone_until_it_is_gone() {
     timeout(PATIENCE, node.registered()).await.unwrap();
 }
 
+/// A list for every change would be all that 10 000 nodes let etcd do.
+#[tokio::test]
+async fn changes_come_without_another_list_being_read() {
+    let (double, scene) = scene().await;
+    let mut lists = scene.registry.watch(&scene.service);
+    assert!(next(&mut lists).await.unwrap().is_empty());
+    double.fate().script(Call::Range, Outcome::Refused); // the next list
+    for port in 1..=3 {
+        let value = scene.value(port, "v1");
+        let put = |state: &mut State| state.put(&scene.key(port), &value, 0);
+        double.change(put).unwrap();
+        let all: Vec<_> = (1..=port).collect();
+        assert_eq!(next(&mut lists).await.unwrap(), all);
+    }
+    assert!(!double.fate().is_done(), "a list was read");
+}
+
 /// Nobody knows of the cancelled watch but from its last message: nothing comes after it.
 #[tokio::test]
 async fn a_cancelled_watch_begins_again_at_once() {
