@@ -67,6 +67,11 @@ impl Registration {
         *self.state.borrow()
     }
 
+    /// The same, for somebody who wants to know it later and does not keep the node listed.
+    pub fn listed(&self) -> watch::Receiver<bool> {
+        self.state.clone()
+    }
+
     /// Waits until the node is listed.
     pub async fn registered(&self) {
         // An error would mean that the task ended, and only leaving or dropping ends it.

@@ -11,6 +11,8 @@ pub struct View {
     endpoints: Arc<[Arc<Endpoint>]>,
     /// Counts the lists that were not the same as the one before.
     generation: u64,
+    /// Counts all lists.
+    lists: u64,
     revision: u64,
     skipped: usize,
     away_since: Option<Instant>,
@@ -34,6 +36,11 @@ impl View {
     /// The registry's revision of this list.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// How many lists came from the registry since the service is followed.
+    pub fn lists(&self) -> u64 {
+        self.lists
     }
 
     /// How many of the registry's entries could not be read.
@@ -105,6 +112,7 @@ impl View {
         let view = Self {
             endpoints,
             generation,
+            lists: self.lists + 1,
             revision: snapshot.revision(),
             skipped: snapshot.skipped(),
             away_since: None,
