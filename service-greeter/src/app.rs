@@ -181,8 +181,10 @@ impl Member {
     async fn join(&self) -> Registration {
         let address = address::advertised(&self.config, self.listening).await;
         self.state.advertise(address);
-        self.registry
-            .register(self.config.node(address), self.config.ttl)
+        let node = self.config.node(address);
+        let registration = self.registry.register(node, self.config.ttl);
+        self.state.follow(&registration);
+        registration
     }
 
     async fn leave(&self, registration: Registration) {

@@ -2,7 +2,7 @@
 //!
 //! Its life is `app.rs`: listen, register, serve, and in the end leave the registry before the
 //! last connection closes. `address.rs` finds out under which address others reach it, and
-//! `state.rs` is what its workers share. The answers are in `routes.rs` and below; what all of
+//! `state.rs` is what its workers share, and `metrics.rs` what they count. The answers are in `routes.rs` and below; what all of
 //! them have in common is `routes/common.rs`.
 //!
 //! ```
@@ -28,6 +28,7 @@ mod address;
 mod app;
 mod config;
 mod healthcheck;
+mod metrics;
 mod problem;
 mod routes;
 pub mod signal;

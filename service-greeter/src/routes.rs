@@ -21,6 +21,7 @@ pub(crate) fn configure(routes: &mut ServiceConfig) {
         .app_data(QueryConfig::default().error_handler(|e, _| Problem::bad_request(e).into()))
         .service(get("/greet/{name}", greet::greet))
         .service(get("/health", greet::health))
+        .service(get("/metrics", greet::metrics))
         .service(get("/status/{code}", greet::status))
         .service(get("/slow", delay::slow))
         .service(get("/stream", delay::stream))

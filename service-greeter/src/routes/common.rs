@@ -25,6 +25,8 @@ pub(crate) async fn common(
     let started = Instant::now();
     let id = request.headers().get(REQUEST_ID).cloned();
     let mut response = next.call(request).await?;
+    let status = response.status().as_u16();
+    state.metrics.answered(status, started.elapsed());
     decorate(&mut response, id, state.draining.is_cancelled());
     log(&response, started);
     if response.request().method() == Method::HEAD {

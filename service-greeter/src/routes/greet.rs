@@ -1,6 +1,7 @@
-use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
+use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::{Data, Json, Path};
+use actix_web::{HttpResponse, Responder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -33,6 +34,15 @@ pub(crate) async fn health(state: Data<State>) -> (Json<Value>, StatusCode) {
             StatusCode::SERVICE_UNAVAILABLE,
         ),
     }
+}
+
+/// What Prometheus reads.
+pub(crate) async fn metrics(state: Data<State>) -> impl Responder {
+    state
+        .metrics
+        .text(state.is_registered())
+        .customize()
+        .insert_header((CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
 }
 
 /// A status that ends an exchange: those below 200 announce another one.

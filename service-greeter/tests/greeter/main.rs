@@ -5,6 +5,7 @@
 mod answers;
 mod bodies;
 mod life;
+mod metrics;
 mod process;
 mod program;
 mod started;
