@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
-use actix_web::web::{Bytes, Data, ServiceConfig, get};
+use actix_web::http::header::{Accept, CACHE_CONTROL, CONTENT_SECURITY_POLICY};
+use actix_web::web::{Bytes, Data, Header, ServiceConfig, get};
 use actix_web::{HttpResponse, Responder};
 use discovery::{Ejection, Endpoint, ServiceName, Tags, View};
 use futures_util::{Stream, stream};
 use serde::Serialize;
 use tokio::time::interval;
 
+use crate::metrics::{Format, Situation};
 use crate::proxy::Gateway;
 
 /// How often a listener of `/api/events` may be told of a change.
@@ -154,12 +155,17 @@ async fn ready(admin: Data<Admin>) -> impl Responder {
     }
 }
 
-async fn metrics(admin: Data<Admin>) -> impl Responder {
-    let views = admin.views();
-    let services = views.iter().map(|(name, view)| (*name, view.as_deref()));
+async fn metrics(admin: Data<Admin>, accept: Header<Accept>) -> impl Responder {
+    let gateway = &admin.gateway;
+    let situation = Situation {
+        views: admin.views().into_iter().collect(),
+        clients: &gateway.clients,
+        access_log: gateway.access_log.as_deref(),
+    };
+    let format = Format::wanted(&accept);
     HttpResponse::Ok()
-        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
-        .body(admin.gateway.metrics.text(services, &admin.gateway.clients))
+        .content_type(format.content_type())
+        .body(gateway.metrics.text(&situation, format))
 }
 
 async fn instances(admin: Data<Admin>) -> impl Responder {

@@ -14,6 +14,7 @@ use discovery::{DiscoveryClient, NodeRegistry, connect};
 use log::info;
 use tokio::net::TcpSocket;
 
+use crate::access_log::AccessLog;
 use crate::admin::{self, Admin};
 use crate::allowed::allowed;
 use crate::config::Config;
@@ -64,7 +65,11 @@ impl App {
             .with_first_list_limit(FIRST_LIST_LIMIT)
             .with_vanished_kept_for(config.keep_vanished);
         let (suspects, prober) = Prober::new(config.probe_path.0.clone(), config.probe_interval);
-        let gateway = Arc::new(Gateway::new(&config, discovery, suspects));
+        let access_log = match config.access_log {
+            true => Some(Arc::new(AccessLog::start(io::stdout())?)),
+            false => None,
+        };
+        let gateway = Arc::new(Gateway::new(&config, discovery, suspects, access_log));
         let admin = Arc::new(Admin {
             gateway: gateway.clone(),
         });
@@ -120,6 +125,9 @@ impl App {
             never = self.prober.run(&gateway) => match never {},
             never = leave => match never {},
         };
+        if let Some(log) = &gateway.access_log {
+            log.end();
+        }
         ensure!(
             state.gateway.leaving.is_cancelled(),
             "the servers ended by themselves"

@@ -8,6 +8,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use actix_web::http::Uri;
+use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use discovery::{Balancer, Network, RegistryUrl};
@@ -162,6 +163,10 @@ pub struct Config {
     /// How long requests in flight may take to finish on SIGTERM or SIGINT
     #[arg(long, env, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub shutdown_timeout: Duration,
+
+    /// Write a line of JSON for each request to standard output, when its answer has ended: never with the query
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    pub access_log: bool,
 
     /// Threads that serve requests: 1 to 512, by default one for each core
     #[arg(long, env, value_name = "N", default_value_t = cores(), value_parser = workers)]

@@ -1,278 +1,286 @@
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+//! Counts what the gateway does, for [Prometheus](https://prometheus.io/docs/practices/naming/).
+//!
+//! Each worker writes into a [`Tally`] of its own; `/metrics` adds them up. Which metrics there are
+//! is the table in [`Metrics::families`].
 
-use actix_web::http::StatusCode;
-use discovery::{Ejection, ServiceName, View};
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use discovery::{Ejection, Endpoint, ServiceName, View};
+use prometheus_client::metrics::MetricType;
+
+use crate::access_log::AccessLog;
 use crate::client::{Clients, Slow};
 use crate::error::Reason;
 
-/// Counts what the gateway does, for Prometheus.
+mod page;
+mod tally;
+mod versions;
+
+pub(crate) use page::Format;
+use page::{Family, Labels, Page, Value};
+use tally::{BUCKETS, Counts, ServiceCounts};
+pub(crate) use tally::{Served, Step, Tally};
+use versions::Versions;
+
+/// What all workers counted.
 pub(crate) struct Metrics {
-    registry: Registry,
-    /// By the first digit of the status, 1 to 5.
-    requests: [Counter; 5],
-    /// In the order of [`Reason::ALL`].
-    refusals: [Counter; Reason::ALL.len()],
-    duration: Histogram,
-    attempts: Counter,
-    retries: Counter,
-    hedges: Counter,
-    budget_refusals: Counter,
-    connections: Gauge,
-    in_flight: Gauge,
-    cut: [Counter; 2],
-    services: Services,
+    /// The first one has no name: requests that no route took.
+    services: Vec<Service>,
+    /// A std mutex: locked when a worker starts, and when somebody asks for the numbers.
+    workers: Mutex<Vec<Arc<Counts>>>,
 }
 
-/// What is known of each service, set whenever somebody asks.
-#[derive(Default)]
-struct Services {
-    nodes: Family<ServiceLabel, Gauge>,
-    ejected: Family<EjectionLabels, Gauge>,
-    ejections: Family<EjectionLabels, Counter>,
-    connected: Family<ServiceLabel, Gauge>,
-    revision: Family<ServiceLabel, Gauge>,
-    stale_seconds: Family<ServiceLabel, Gauge>,
-    skipped: Family<ServiceLabel, Gauge>,
+struct Service {
+    name: String,
+    versions: Versions,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ServiceLabel {
-    service: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EjectionLabels {
-    service: String,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CodeLabel {
-    code: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-/// From a fast local answer to the default timeout, in seconds.
-const BUCKETS: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut registry = Registry::with_prefix("gateway");
-        let (codes, reasons) = (
-            Family::<CodeLabel, Counter>::default(),
-            Family::<ReasonLabel, Counter>::default(),
-        );
-        let [attempts, retries, hedges, budget_refusals] = [(); 4].map(|()| Counter::default());
-        let (connections, in_flight) = (Gauge::default(), Gauge::default());
-        let cuts = Family::<ReasonLabel, Counter>::default();
-        let duration = Histogram::new(BUCKETS);
-        let services = Services::default();
-        registry.register(
-            "requests",
-            "Requests answered, by the class of the status",
-            codes.clone(),
-        );
-        registry.register(
-            "refusals",
-            "Requests the gateway answered itself, by reason",
-            reasons.clone(),
-        );
-        registry.register(
-            "request_duration_seconds",
-            "Time to the head of the answer",
-            duration.clone(),
-        );
-        registry.register("attempts", "Requests sent to nodes", attempts.clone());
-        registry.register(
-            "hedges",
-            "Requests sent to a second node beside a silent one",
-            hedges.clone(),
-        );
-        registry.register(
-            "budget_refusals",
-            "Further attempts that the retry budget refused",
-            budget_refusals.clone(),
-        );
-        registry.register(
-            "connections",
-            "Clients' connections now",
-            connections.clone(),
-        );
-        registry.register(
-            "requests_in_flight",
-            "Requests being answered now",
-            in_flight.clone(),
-        );
-        registry.register(
-            "connections_cut",
-            "Connections cut off because the client was too slow, by what",
-            cuts.clone(),
-        );
-        registry.register(
-            "nodes_ejected",
-            "Nodes set aside now, by reason",
-            services.ejected.clone(),
-        );
-        registry.register(
-            "ejections",
-            "How often nodes were set aside, by reason",
-            services.ejections.clone(),
-        );
-        registry.register(
-            "retries",
-            "Requests sent to another node after an attempt failed",
-            retries.clone(),
-        );
-        registry.register("nodes", "Nodes known", services.nodes.clone());
-        registry.register(
-            "registry_connected",
-            "1 while the registry can be followed",
-            services.connected.clone(),
-        );
-        registry.register(
-            "registry_revision",
-            "The revision of the last list",
-            services.revision.clone(),
-        );
-        registry.register(
-            "registry_stale_seconds",
-            "For how long the list is stale",
-            services.stale_seconds.clone(),
-        );
-        registry.register(
-            "registry_skipped_entries",
-            "Entries that could not be read",
-            services.skipped.clone(),
-        );
-        let code = |code| codes.get_or_create_owned(&CodeLabel { code });
-        let reason = |reason: Reason| {
-            reasons.get_or_create_owned(&ReasonLabel {
-                reason: reason.name(),
-            })
-        };
-        let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(code);
-        let refusals = Reason::ALL.map(reason);
-        let cut =
-            ["head", "reading"].map(|reason| cuts.get_or_create_owned(&ReasonLabel { reason }));
-        Self {
-            registry,
-            connections,
-            in_flight,
-            cut,
-            requests,
-            refusals,
-            duration,
-            attempts,
-            retries,
-            hedges,
-            budget_refusals,
-            services,
-        }
-    }
+/// What others know at the moment, to be shown beside what was counted.
+pub(crate) struct Situation<'a> {
+    pub(crate) views: Vec<(&'a ServiceName, Option<Arc<View>>)>,
+    pub(crate) clients: &'a Clients,
+    pub(crate) access_log: Option<&'a AccessLog>,
 }
 
 impl Metrics {
-    pub(crate) fn answered(&self, status: StatusCode, took: Duration) {
-        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        self.requests.get(class).map(Counter::inc);
-        self.duration.observe(took.as_secs_f64());
-    }
-
-    pub(crate) fn refused(&self, reason: Reason) {
-        self.refusals[reason as usize].inc();
-    }
-
-    pub(crate) fn attempted(&self) {
-        self.attempts.inc();
-    }
-
-    pub(crate) fn retried(&self) {
-        self.retries.inc();
-    }
-
-    pub(crate) fn hedged(&self) {
-        self.hedges.inc();
-    }
-
-    pub(crate) fn refused_by_budget(&self) {
-        self.budget_refusals.inc();
-    }
-
-    /// Everything in the text format of [OpenMetrics](https://prometheus.io/docs/specs/om/open_metrics_spec/).
-    pub(crate) fn text<'a>(
-        &self,
-        services: impl Iterator<Item = (&'a ServiceName, Option<&'a View>)>,
-        clients: &Clients,
-    ) -> String {
-        self.connections.set(clients.connections() as i64);
-        self.in_flight.set(clients.in_flight() as i64);
-        for slow in [Slow::Head, Slow::Reader] {
-            let counter = &self.cut[slow as usize];
-            counter.inner().store(clients.cut(slow), Ordering::Relaxed);
+    pub(crate) fn new<'a>(services: impl IntoIterator<Item = &'a ServiceName>) -> Self {
+        let mut names = vec![String::new()];
+        names.extend(services.into_iter().map(ServiceName::to_string));
+        names.sort_unstable();
+        names.dedup();
+        let service = |name| Service {
+            name,
+            versions: Versions::default(),
+        };
+        Self {
+            services: names.into_iter().map(service).collect(),
+            workers: Mutex::default(),
         }
-        services.for_each(|(name, view)| self.services.set(name, view));
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a String does not fail");
-        text
+    }
+
+    /// For one more worker.
+    pub(crate) fn tally(&self) -> Tally {
+        let counts = Arc::new(Counts::new(self.services.len()));
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.push(counts.clone());
+        Tally::new(counts)
+    }
+
+    /// A route takes a request to this service.
+    pub(crate) fn went_to(&self, served: &mut Served, service: &ServiceName) {
+        let mut services = self.services.iter();
+        let number = services.position(|known| known.name == service.as_str());
+        served.service = number.unwrap_or_default();
+    }
+
+    /// A node of this version answered.
+    pub(crate) fn came_from(&self, served: &mut Served, version: Option<&str>) {
+        served.version = self.services[served.service].versions.number(version);
+    }
+
+    /// The name of the service that a request went to.
+    pub(crate) fn service(&self, served: Served) -> Option<&str> {
+        let name = &self.services[served.service].name;
+        (!name.is_empty()).then_some(name)
+    }
+
+    /// Everything, as `/metrics` shows it.
+    pub(crate) fn text(&self, situation: &Situation<'_>, format: Format) -> String {
+        Page(self.families(situation)).write(format)
+    }
+
+    /// The metrics. A counter's name gets `_total` at its end.
+    fn families(&self, situation: &Situation<'_>) -> Vec<Family> {
+        let Situation {
+            views,
+            clients,
+            access_log,
+        } = situation;
+        let dropped = access_log.map_or(0, AccessLog::dropped);
+        let of = |step: Step| self.sum(|counts| &counts.steps[step as usize]);
+        let refusals = Reason::ALL.map(|reason| {
+            let count = self.sum(|counts| &counts.refusals[reason as usize]);
+            (labels([("reason", reason.name())]), count)
+        });
+        let cut = [("head", Slow::Head), ("reading", Slow::Reader)]
+            .map(|(name, slow)| (labels([("reason", name)]), clients.cut(slow)));
+        let build = [(labels([("version", env!("CARGO_PKG_VERSION"))]), 1)];
+        #[rustfmt::skip]
+        let families = vec![
+            counter("requests", "Requests answered, by service, the node's version and the status", self.requests()),
+            histogram("request_duration_seconds", "Time to the head of the answer", self.latencies()),
+            counter("refusals", "Requests that the gateway answered itself", refusals),
+            counter("attempts", "Requests sent to nodes", one(of(Step::Attempt))),
+            counter("retries", "Requests sent to another node after an attempt failed", one(of(Step::Retry))),
+            counter("hedges", "Requests sent to a second node beside a silent one", one(of(Step::Hedge))),
+            counter("budget_refusals", "Further attempts that the retry budget refused", one(of(Step::BudgetRefusal))),
+            gauge("connections", "Clients' connections now", one(clients.connections() as u64)),
+            gauge("requests_in_flight", "Requests being answered now", one(clients.in_flight() as u64)),
+            counter("connections_cut", "Connections cut off because the client was too slow", cut),
+            gauge("nodes", "Nodes known now, by what may be done with them", each(views, nodes)),
+            gauge("nodes_ejected", "Nodes set aside now", each(views, ejected)),
+            counter("ejections", "How often nodes were set aside", each(views, ejections)),
+            gauge("registry_connected", "1 while the registry can be followed", each(views, connected)),
+            gauge("registry_revision", "The revision of the last list", each(views, |view| [(Labels::new(), view.map_or(0, View::revision))])),
+            gauge("registry_stale_seconds", "For how long the last list is stale", each(views, stale)),
+            counter("registry_lists", "Lists received from the registry", each(views, |view| [(Labels::new(), view.map_or(0, View::lists))])),
+            gauge("registry_skipped_entries", "Entries of the last list that could not be read", each(views, |view| [(Labels::new(), view.map_or(0, View::skipped) as u64)])),
+            counter("access_log_dropped", "Lines of the access log that nobody took in time", one(dropped)),
+            gauge("build_info", "The version of this gateway, always 1", build),
+        ];
+        families
+    }
+
+    /// Only what was seen, but for each service at least the line without a version.
+    fn requests(&self) -> Vec<(Labels, u64)> {
+        let mut samples = Vec::new();
+        for (service, Service { name, versions }) in self.services.iter().enumerate() {
+            for (version, version_name) in versions.names().enumerate() {
+                let count = |class: usize| {
+                    self.sum(|counts| &counts.services[service].requests[version][class])
+                };
+                let counts: [u64; 5] = std::array::from_fn(count);
+                if version > 0 && counts == [0; 5] {
+                    continue;
+                }
+                for (code, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(counts) {
+                    let pairs = [
+                        ("service", name.as_str()),
+                        ("version", version_name),
+                        ("code", code),
+                    ];
+                    samples.push((labels(pairs), count));
+                }
+            }
+        }
+        samples
+    }
+
+    fn latencies(&self) -> Vec<(Labels, Value)> {
+        let services = self.services.iter().enumerate();
+        let latencies = services.map(|(number, service)| {
+            let sum = |of: fn(&ServiceCounts, usize) -> &AtomicU64, bucket: usize| {
+                self.sum(|counts| of(&counts.services[number], bucket))
+            };
+            let seconds = sum(|counts, _| &counts.nanoseconds, 0) as f64 / 1e9;
+            let bounds = BUCKETS.iter().map(|bound| *bound as f64 / 1e6);
+            let buckets = bounds.chain([f64::INFINITY]).enumerate();
+            let buckets = buckets
+                .map(|(bucket, bound)| (bound, sum(|counts, n| &counts.latencies[n], bucket)));
+            let value = Value::Latencies(seconds, buckets.collect());
+            (labels([("service", service.name.as_str())]), value)
+        });
+        latencies.collect()
+    }
+
+    /// Of all workers.
+    fn sum(&self, of: impl Fn(&Counts) -> &AtomicU64) -> u64 {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = workers
+            .iter()
+            .map(|counts| of(counts).load(Ordering::Relaxed));
+        counts.fold(0, u64::wrapping_add)
     }
 }
 
-impl Services {
-    fn set(&self, name: &ServiceName, view: Option<&View>) {
-        let label = ServiceLabel {
-            service: name.to_string(),
-        };
-        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        let stale = view.and_then(View::stale_for);
-        let set = |family: &Family<ServiceLabel, Gauge>, value: u64| {
-            family.get_or_create(&label).set(number(value));
-        };
-        set(
-            &self.nodes,
-            view.map_or(0, |view| view.endpoints().len() as u64),
-        );
-        set(
-            &self.connected,
-            u64::from(view.is_some() && stale.is_none()),
-        );
-        set(&self.revision, view.map_or(0, View::revision));
-        set(
-            &self.stale_seconds,
-            stale.map_or(0, |stale| stale.as_secs()),
-        );
-        set(&self.skipped, view.map_or(0, |view| view.skipped() as u64));
-        for why in Ejection::ALL {
-            self.set_ejections(name, why, view);
+fn counter(
+    name: &'static str,
+    help: &'static str,
+    samples: impl IntoIterator<Item = (Labels, u64)>,
+) -> Family {
+    let samples = samples.into_iter();
+    Family {
+        name,
+        help,
+        kind: MetricType::Counter,
+        samples: samples.map(|(l, n)| (l, Value::Count(n))).collect(),
+    }
+}
+
+fn gauge(
+    name: &'static str,
+    help: &'static str,
+    samples: impl IntoIterator<Item = (Labels, u64)>,
+) -> Family {
+    let samples = samples.into_iter();
+    Family {
+        name,
+        help,
+        kind: MetricType::Gauge,
+        samples: samples.map(|(l, n)| (l, Value::Level(n))).collect(),
+    }
+}
+
+fn histogram(name: &'static str, help: &'static str, samples: Vec<(Labels, Value)>) -> Family {
+    let kind = MetricType::Histogram;
+    Family {
+        name,
+        help,
+        kind,
+        samples,
+    }
+}
+
+fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
+    pairs.map(|(name, value)| (name, value.to_owned())).into()
+}
+
+/// A number without labels.
+fn one(number: u64) -> [(Labels, u64); 1] {
+    [(Labels::new(), number)]
+}
+
+/// Numbers of each service.
+fn each<S: IntoIterator<Item = (Labels, u64)>>(
+    views: &[(&ServiceName, Option<Arc<View>>)],
+    numbers: impl Fn(Option<&View>) -> S,
+) -> Vec<(Labels, u64)> {
+    let mut samples = Vec::new();
+    for (service, view) in views {
+        for (more, number) in numbers(view.as_deref()) {
+            let labels = labels([("service", service.as_str())]);
+            samples.push(([labels, more].concat(), number));
         }
     }
+    samples
+}
 
-    fn set_ejections(&self, name: &ServiceName, why: Ejection, view: Option<&View>) {
-        let labels = EjectionLabels {
-            service: name.to_string(),
-            reason: why.as_str(),
-        };
-        let endpoints = view.into_iter().flat_map(|view| view.endpoints().iter());
-        let now = endpoints
-            .filter(|endpoint| endpoint.ejected() == Some(why))
-            .count();
-        let so_far = view.map_or(0, |view| view.ejections(why));
-        self.ejected.get_or_create(&labels).set(now as i64);
-        let counter = self.ejections.get_or_create(&labels);
-        counter.inner().store(so_far, Ordering::Relaxed); // the client counts, we tell
-    }
+fn nodes(view: Option<&View>) -> [(Labels, u64); 3] {
+    let state = |endpoint: &Endpoint| match endpoint.ejected() {
+        Some(_) => "ejected",
+        None if endpoint.is_unconfirmed() => "unconfirmed",
+        None => "up",
+    };
+    ["up", "ejected", "unconfirmed"].map(|name| {
+        let count = count(view, |endpoint| state(endpoint) == name);
+        (labels([("state", name)]), count)
+    })
+}
+
+fn ejected(view: Option<&View>) -> [(Labels, u64); Ejection::ALL.len()] {
+    Ejection::ALL.map(|why| {
+        let count = count(view, |endpoint| endpoint.ejected() == Some(why));
+        (labels([("reason", why.as_str())]), count)
+    })
+}
+
+fn ejections(view: Option<&View>) -> [(Labels, u64); Ejection::ALL.len()] {
+    let so_far = |why| view.map_or(0, |view| view.ejections(why));
+    Ejection::ALL.map(|why| (labels([("reason", why.as_str())]), so_far(why)))
+}
+
+fn connected(view: Option<&View>) -> [(Labels, u64); 1] {
+    one(view.is_some_and(|view| view.stale_for().is_none()).into())
+}
+
+fn stale(view: Option<&View>) -> [(Labels, u64); 1] {
+    one(view
+        .and_then(View::stale_for)
+        .map_or(0, |stale| stale.as_secs()))
+}
+
+fn count(view: Option<&View>, counts: impl Fn(&Endpoint) -> bool) -> u64 {
+    let endpoints = view.into_iter().flat_map(|view| view.endpoints().as_ref());
+    endpoints.filter(|endpoint| counts(endpoint)).count() as u64
 }

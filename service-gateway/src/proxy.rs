@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use actix_web::body::BoxBody;
 use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
@@ -12,9 +13,10 @@ use discovery::{DiscoveryClient, Error, Resolver, Tags};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::access_log::{self, AccessLog, Line, Logged};
 use crate::client::{Client, Clients, Exchange};
-use crate::error::{Reason, Refusal};
-use crate::metrics::Metrics;
+use crate::error::{ATTEMPTS, Reason, Refusal};
+use crate::metrics::{Metrics, Served, Tally};
 use crate::probe::Suspects;
 use crate::{Config, Route};
 
@@ -33,16 +35,18 @@ mod properties;
 mod race;
 mod stream;
 mod target;
+mod trace;
 mod upload;
 mod websocket;
 
-use answer::{SERVED_BY, respond};
+use answer::{SERVED_BY, SERVED_VERSION, respond};
 use budget::Budget;
 use intake::{Cut, Intake};
 pub(crate) use origin::Origin;
 use outgoing::Outgoing;
 use pool::Pool;
 use race::{Race, is_idempotent};
+use trace::Ids;
 use upload::ClientBody;
 
 /// With which a client asks for nodes with certain tags: `x-service-tags: version=v2,region=cn`.
@@ -55,6 +59,8 @@ pub(crate) struct Gateway {
     pub(crate) metrics: Metrics,
     pub(crate) suspects: Suspects,
     pub(crate) clients: Arc<Clients>,
+    /// Where each request is written down, if that is wanted.
+    pub(crate) access_log: Option<Arc<AccessLog>>,
     /// Cancelled when this instance begins to leave.
     pub(crate) leaving: CancellationToken,
     budget: Budget,
@@ -68,21 +74,29 @@ pub(crate) struct Gateway {
     via: http::HeaderValue,
 }
 
-/// What one worker has for itself: connections, and the resolvers of its routes.
+/// What one worker has for itself: connections, the resolvers of its routes, and what it counts.
 pub(crate) struct Worker {
     gateway: Arc<Gateway>,
+    tally: Tally,
     resolvers: Vec<Arc<Resolver>>,
     pool: Rc<Pool>,
 }
 
 impl Gateway {
-    pub(crate) fn new(config: &Config, discovery: DiscoveryClient, suspects: Suspects) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        discovery: DiscoveryClient,
+        suspects: Suspects,
+        access_log: Option<Arc<AccessLog>>,
+    ) -> Self {
         let mut routes = config.routes.clone();
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len())); // the longest first
+        let metrics = Metrics::new(routes.iter().map(|route| &route.service));
         Self {
             routes,
             discovery,
-            metrics: Metrics::default(),
+            metrics,
+            access_log,
             suspects,
             clients: Arc::new(Clients::new(config)),
             leaving: CancellationToken::new(),
@@ -103,8 +117,10 @@ impl Worker {
         let resolver = |route: &Route| gateway.discovery.resolver(&route.service, &route.tags);
         let resolvers = gateway.routes.iter().map(resolver).collect();
         let pool = Pool::new(gateway.connect_timeout);
+        let tally = gateway.metrics.tally();
         Self {
             gateway,
+            tally,
             resolvers,
             pool,
         }
@@ -116,24 +132,37 @@ fn via() -> http::HeaderValue {
     via.try_into().expect("plain ASCII")
 }
 
+/// What is known of a request on its way, whatever becomes of it.
+struct Way {
+    began: Instant,
+    ids: Ids,
+    served: Served,
+}
+
 /// Answers every request to the proxy port.
 pub(crate) async fn proxy(
     request: HttpRequest,
     payload: web::Payload,
     worker: web::Data<Worker>,
 ) -> HttpResponse {
-    let began = Instant::now();
+    let mut way = Way {
+        began: Instant::now(),
+        ids: Ids::of(request.headers()),
+        served: Served::default(),
+    };
     let payload = payload.into_inner();
     let has_body = !matches!(payload, Payload::None);
     let client: &Rc<Client> = request.conn_data().expect("every connection has it");
     let exchange = client.begin(has_body);
-    let mut response = match forward(&worker, &request, payload, exchange).await {
+    let mut response = match forward(&worker, &request, payload, exchange, &mut way).await {
         Ok(response) => response,
         Err(refusal) => {
-            worker.gateway.metrics.refused(refusal.reason);
+            worker.tally.refused(refusal.reason);
             refusal.respond()
         }
     };
+    way.ids
+        .tell_client(request.headers(), response.headers_mut());
     let upgrades = request.head().upgrade() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
     if upgrades || client.is_surplus {
         // What follows on this connection would be taken for the upgraded protocol.
@@ -141,18 +170,48 @@ pub(crate) async fn proxy(
             .head_mut()
             .set_connection_type(ConnectionType::Close);
     }
-    worker
-        .gateway
-        .metrics
-        .answered(response.status(), began.elapsed());
+    let (status, took) = (response.status().as_u16(), way.began.elapsed());
+    worker.tally.answered(way.served, status, took);
     log::debug!(
-        method:% = request.method(), target:% = request.uri(), status = response.status().as_u16(),
-        instance:? = response.headers().get(SERVED_BY), took:? = began.elapsed(); "request"
+        method:% = request.method(), target:% = request.uri(), status,
+        instance:? = response.headers().get(SERVED_BY), took:?; "request"
     );
     if has_body {
         download::look_again().await;
     }
-    response
+    match &worker.gateway.access_log {
+        None => response,
+        Some(log) => written_down(log, &worker.gateway.metrics, &request, response, &way),
+    }
+}
+
+/// The same answer, which is written down as soon as its body has ended.
+fn written_down(
+    log: &Arc<AccessLog>,
+    metrics: &Metrics,
+    request: &HttpRequest,
+    response: HttpResponse,
+    way: &Way,
+) -> HttpResponse {
+    let (received, answered) = (request.headers(), response.headers());
+    let said = |name| Some(answered.get(name)?.to_str().ok()?.to_owned());
+    let line = Line {
+        time: SystemTime::now() - way.began.elapsed(),
+        client: request.peer_addr().map(|peer| peer.ip()),
+        method: request.method().to_string(),
+        path: access_log::shortened(request.path()),
+        status: response.status().as_u16(),
+        service: metrics.service(way.served).map(str::to_owned),
+        instance: said(SERVED_BY),
+        version: said(SERVED_VERSION),
+        attempts: said(ATTEMPTS).map_or(0, |text| text.parse().unwrap_or_default()),
+        duration: Duration::ZERO,
+        bytes: 0,
+        request_id: way.ids.request_id(received).to_owned(),
+        trace_id: way.ids.trace_id(received).to_owned(),
+    };
+    let (log, began) = (log.clone(), way.began);
+    response.map_body(|_, body| BoxBody::new(Logged::new(body, log, began, line)))
 }
 
 async fn forward(
@@ -160,6 +219,7 @@ async fn forward(
     request: &HttpRequest,
     payload: Payload,
     exchange: Exchange,
+    way: &mut Way,
 ) -> Result<HttpResponse, Refusal> {
     let gateway = &worker.gateway;
     if exchange.is_surplus {
@@ -170,13 +230,13 @@ async fn forward(
     if headers::is_loop(request.headers(), &gateway.via) {
         return Err(Reason::Loop.because("this gateway is in the request's Via already"));
     }
-    let (resolver, rest) = resolver(worker, request, target)?;
+    let (resolver, rest) = resolver(worker, request, target, &mut way.served)?;
     resolver
         .ready()
         .await
         .map_err(|error| Reason::NoInstance.because(error))?;
     if websocket::is_asked_for(request)? {
-        return websocket::forward(worker, request, payload, &resolver, rest, exchange).await;
+        return websocket::forward(worker, request, payload, &resolver, rest, exchange, way).await;
     }
     let intake = Intake::new(payload, exchange.client.clone(), gateway.max_body);
     let mut body = take_body(request, intake, gateway.max_body).await?;
@@ -185,10 +245,14 @@ async fn forward(
         request,
         target: rest,
         upgrade: false,
+        ids: &way.ids,
     };
     let answer = Race::new(worker, &resolver, outgoing, &mut body, deadline)
         .run()
         .await?;
+    gateway
+        .metrics
+        .came_from(&mut way.served, answer.endpoint.version());
     Ok(respond(
         request,
         answer,
@@ -217,12 +281,14 @@ fn resolver<'a>(
     worker: &Worker,
     request: &HttpRequest,
     target: &'a str,
+    served: &mut Served,
 ) -> Result<(Arc<Resolver>, &'a str), Refusal> {
     let path = request.uri().path();
     let mut routes = worker.gateway.routes.iter().zip(&worker.resolvers);
     let (route, resolver) = routes
         .find(|(route, _)| route.cut(path).is_some())
         .ok_or_else(|| Reason::NoRoute.because("no route begins with this path"))?;
+    worker.gateway.metrics.went_to(served, &route.service);
     let rest = &target[route.prefix.len()..];
     if !request.headers().contains_key(SERVICE_TAGS) {
         return Ok((resolver.clone(), rest));

@@ -19,7 +19,7 @@ use crate::error::ATTEMPTS;
 pub(super) const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 
 /// Which version it has.
-const SERVED_VERSION: HeaderName = HeaderName::from_static("x-served-version");
+pub(super) const SERVED_VERSION: HeaderName = HeaderName::from_static("x-served-version");
 
 /// Passes an answer on, its body as it arrives.
 pub(super) fn respond(

@@ -32,8 +32,9 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// What `Connection` may not take away: the framing, and what tells where a request came from.
-const STAYS: [&str; 7] = [
+/// What `Connection` may not take away: the framing, what tells where a request came from, and what
+/// names it.
+const STAYS: [&str; 10] = [
     "content-length",
     "forwarded",
     "host",
@@ -41,6 +42,9 @@ const STAYS: [&str; 7] = [
     "x-forwarded-for",
     "x-forwarded-proto",
     "x-forwarded-host",
+    "traceparent",
+    "tracestate",
+    "x-request-id",
 ];
 
 /// The headers of a request as the node gets them.

@@ -7,6 +7,7 @@ use http_body::Body;
 
 use super::headers;
 use super::origin::Origin;
+use super::trace::Ids;
 use super::upload::RequestBody;
 use crate::error::{Reason, Refusal};
 
@@ -18,6 +19,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) target: &'a str,
     /// Whether it asks for WebSocket.
     pub(super) upgrade: bool,
+    pub(super) ids: &'a Ids,
 }
 
 impl Outgoing<'_> {
@@ -30,6 +32,7 @@ impl Outgoing<'_> {
     ) -> Result<http::Request<RequestBody>, Refusal> {
         let origin = Origin::of(self.request);
         let mut headers = headers::request(self.request.headers(), origin, via);
+        self.ids.tell_node(&mut headers);
         if self.upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::origin::Origin;
-use super::{headers, target};
+use super::{headers, target, trace};
 
 const VIA: &str = "1.1 gateway-1a2b";
 
@@ -78,6 +78,26 @@ fn values<'a>(lines: &'a [(&str, Vec<u8>)], name: &str) -> Vec<&'a [u8]> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_trace_is_sound_if_it_looks_like_one(text in "(00|01|0f|ff|FF)-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-?[a-z-]{0,3})?") {
+        let bytes = text.as_bytes();
+        let ends_well = match &text[..2] {
+            "00" => text.len() == 55,
+            "ff" | "FF" => false,
+            _ => text.len() == 55 || bytes[55] == b'-',
+        };
+        let ids = [&text[3..35], &text[36..52]].map(|id| id != "0".repeat(id.len()));
+        prop_assert_eq!(trace::is_traceparent(bytes), ends_well && ids == [true; 2]);
+    }
+
+    #[test]
+    fn any_bytes_are_no_trace_and_seldom_an_id(bytes in vec(any::<u8>(), 0..200)) {
+        prop_assert!(!trace::is_traceparent(&bytes));
+        let visible = bytes.iter().all(|byte| (0x21..0x7f).contains(byte));
+        let fits = !bytes.is_empty() && bytes.len() <= 128;
+        prop_assert_eq!(trace::is_request_id(&bytes), visible && fits);
+    }
 
     #[test]
     fn a_request_loses_hop_by_hop_headers_and_nothing_else(lines in lines()) {

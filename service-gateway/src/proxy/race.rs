@@ -19,6 +19,7 @@ use super::origin::Origin;
 use super::outgoing::Outgoing;
 use super::upload::ClientBody;
 use crate::error::{Reason, Refusal};
+use crate::metrics::Step;
 
 /// An answer, who gave it, and how often the request had been sent by then.
 pub(super) struct Answer {
@@ -162,7 +163,7 @@ impl<'a> Race<'a> {
             return Err(self.refusal(Reason::BadUpstream, "the request's body is gone"));
         };
         let request = self.outgoing.to(&endpoint, body, &gateway.via)?;
-        gateway.metrics.attempted();
+        self.worker.tally.count(Step::Attempt);
         self.tried.push(Arc::clone(&endpoint));
         self.attempts += 1;
         self.patience = Instant::now() + gateway.hedge_after;
@@ -188,7 +189,7 @@ impl<'a> Race<'a> {
             }
         }
         if self.permits_another(&failure) && self.begin().is_ok() {
-            self.worker.gateway.metrics.retried();
+            self.worker.tally.count(Step::Retry);
             return Ok(());
         }
         match self.running.is_empty() {
@@ -205,7 +206,7 @@ impl<'a> Race<'a> {
             .iter()
             .for_each(|silent| gateway.suspects.report(silent));
         if self.may_repeat && self.may_try_more() && self.begin().is_ok() {
-            gateway.metrics.hedged();
+            self.worker.tally.count(Step::Hedge);
         }
     }
 
@@ -225,7 +226,7 @@ impl<'a> Race<'a> {
         }
         let allowed = gateway.budget.spend();
         if !allowed {
-            gateway.metrics.refused_by_budget();
+            self.worker.tally.count(Step::BudgetRefusal);
         }
         allowed
     }

@@ -21,12 +21,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::Worker;
 use super::answer::{respond, with_head};
 use super::download::Idle;
 use super::outgoing::Outgoing;
 use super::race::Race;
 use super::upload::ClientBody;
+use super::{Way, Worker};
 use crate::client::Exchange;
 use crate::error::{Reason, Refusal};
 
@@ -76,6 +76,7 @@ pub(super) async fn forward(
     resolver: &Resolver,
     target: &str,
     exchange: Exchange,
+    way: &mut Way,
 ) -> Result<HttpResponse, Refusal> {
     let deadline = Instant::now() + worker.gateway.timeout;
     let mut body = ClientBody::empty();
@@ -83,10 +84,13 @@ pub(super) async fn forward(
         request,
         target,
         upgrade: true,
+        ids: &way.ids,
     };
     let answer = Race::new(worker, resolver, outgoing, &mut body, deadline)
         .run()
         .await?;
+    let metrics = &worker.gateway.metrics;
+    metrics.came_from(&mut way.served, answer.endpoint.version());
     if answer.response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
         return Ok(respond(
             request,

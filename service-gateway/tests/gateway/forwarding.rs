@@ -97,7 +97,7 @@ async fn end_to_end_headers_go_on_untouched() {
         .map(|(name, _)| name.as_str())
         .collect();
     names.sort_unstable();
-    assert_eq!(names.len(), 11 + 1 + 4, "nothing else is added: {names:?}");
+    assert_eq!(names.len(), 11 + 1 + 5, "nothing else is added: {names:?}");
 }
 
 #[actix_web::test]
@@ -121,10 +121,12 @@ async fn headers_of_one_connection_end_at_the_gateway() {
         .map(|(name, _)| name.as_str())
         .collect();
     let added = [
+        "traceparent",
         "via",
         "x-forwarded-for",
         "x-forwarded-host",
         "x-forwarded-proto",
+        "x-request-id",
     ];
     assert_eq!(names, [&["host"], &added[..], &["x-stays"]].concat());
 }
@@ -229,7 +231,8 @@ async fn an_answers_end_to_end_headers_go_on_and_those_of_its_connection_do_not(
         assert_eq!(answer.header(name), Some(value), "{name}");
     }
     answer.headers.retain(|(name, _)| name != "set-cookie");
-    assert_eq!(answer.headers.len(), 8, "nothing else is added: {answer:?}");
+    assert!(answer.header("x-request-id").is_some());
+    assert_eq!(answer.headers.len(), 9, "nothing else is added: {answer:?}");
 }
 
 #[actix_web::test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod access_log;
 mod admin;
 mod allowed;
 mod attempts;
@@ -14,6 +15,7 @@ mod health;
 mod hedging;
 mod http10;
 mod limits;
+mod metrics;
 mod mixed;
 mod process;
 mod reuse;
@@ -22,4 +24,5 @@ mod smuggling;
 mod streaming;
 mod support;
 mod targets;
+mod trace;
 mod websocket;

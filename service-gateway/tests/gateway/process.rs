@@ -68,6 +68,7 @@ async fn a_bad_environment_variable_is_refused_like_the_flag() {
         "SHUTDOWN_TIMEOUT",
         "ATTEMPTS",
         "WORKERS",
+        "ACCESS_LOG",
     ] {
         let (code, text) = run_in(&[(variable, "?")], &[]).await;
         assert_eq!((code, text.lines().count()), (2, 1), "{variable}: {text}");

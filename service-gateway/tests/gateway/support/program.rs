@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::process::{ExitStatus, Output, Stdio};
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use super::within_limit;
 
@@ -43,6 +43,7 @@ pub(crate) async fn help(variables: &[(&str, &str)]) -> String {
 pub(crate) struct Program {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
+    output: Lines<BufReader<ChildStdout>>,
     /// Where it takes requests.
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -53,7 +54,8 @@ impl Program {
     pub(crate) async fn start(flags: &[&str]) -> Self {
         let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         let arguments = [&free, &["--registry", "memory:", "--workers", "1"], flags].concat();
-        let mut child = command(&arguments).spawn().unwrap();
+        let mut child = command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let line = find(&mut log, "listening").await;
         let value = |key: &str| {
@@ -65,6 +67,7 @@ impl Program {
         Self {
             child,
             log,
+            output,
             address,
             admin,
         }
@@ -73,6 +76,17 @@ impl Program {
     /// Waits for the line of the log in which `text` appears.
     pub(crate) async fn says(&mut self, text: &str) -> String {
         find(&mut self.log, text).await
+    }
+
+    /// The next line on its standard output.
+    pub(crate) async fn writes(&mut self) -> String {
+        self.next_written().await.unwrap()
+    }
+
+    /// The same, `None` after the last one.
+    pub(crate) async fn next_written(&mut self) -> Option<String> {
+        let line = within_limit("a line of output", self.output.next_line()).await;
+        line.unwrap()
     }
 
     /// Everything else it says until its end.
