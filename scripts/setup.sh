@@ -3,7 +3,7 @@
 # etcd and etcdctl. A second run finds everything and changes nothing.
 #
 #   scripts/setup.sh          what the build, the demo and the tests need
-#   scripts/setup.sh --all    shellcheck too, which scripts/test.sh uses where it is there
+#   scripts/setup.sh --all    shellcheck and promtool too, which scripts/test.sh uses where they are there
 #
 # Official releases from GitHub, checked by SHA-256, go to .tools/ in this repository: no root, nothing else is touched.
 # Where they cannot be had, Debian's and Ubuntu's packages take their place. For a mirror of GitHub:
@@ -139,6 +139,15 @@ etcd_from_packages() {
     install -D -m 755 -t "$tools/bin" "$work"/etcd/usr/bin/{etcd,etcdctl}
 }
 
+# The checker of Prometheus, without the server that the package would start.
+promtool_from_packages() {
+    have apt-get || return
+    say "downloading the package prometheus with apt-get"
+    apt_download prometheus 2>/dev/null || { as_root apt-get -qq update && apt_download prometheus; } || return
+    dpkg -x "$work"/prometheus_*.deb "$work/prometheus"
+    install -D -m 755 -t "$tools/bin" "$work/prometheus/usr/bin/promtool"
+}
+
 # --- one line for each ---
 
 provide_protoc() {
@@ -170,6 +179,14 @@ provide_shellcheck() {
     say "shellcheck: installed"
 }
 
+provide_promtool() {
+    if have promtool; then say "promtool: found"; return; fi
+    promtool_from_packages || true
+    have promtool || fail "promtool is missing and could not be installed. Put that of a release of" \
+        "github.com/prometheus/prometheus into $tools/bin"
+    say "promtool: installed"
+}
+
 case ${1:-} in
 --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p;}' "$0"; exit ;;
 '' | --all) ;;
@@ -179,7 +196,10 @@ esac
 have cargo || fail "cargo is missing. Install Rust first: https://rustup.rs"
 provide_protoc
 provide_etcd
-[ "${1:-}" != --all ] || provide_shellcheck
+if [ "${1:-}" = --all ]; then
+    provide_shellcheck
+    provide_promtool
+fi
 
 if [ -d "$tools/bin" ]; then
     say "the scripts find $tools/bin by themselves; for your own shell: export PATH=\"$tools/bin:\$PATH\""

@@ -25,9 +25,11 @@ stage() { printf '\n=== %s (after %d s)\n' "$*" "$((SECONDS - started))"; }
 
 stage "what is needed"
 scripts/setup.sh
-if ! command -v shellcheck >/dev/null && ! scripts/setup.sh --all; then
-    left_out+=("shellcheck: not installed")
-fi
+for tool in shellcheck promtool; do
+    if ! command -v "$tool" >/dev/null && ! scripts/setup.sh --all; then
+        left_out+=("$tool: not installed")
+    fi
+done
 
 stage "format"
 cargo fmt --all --check
@@ -35,6 +37,7 @@ cargo fmt --all --check
 stage "lints"
 cargo clippy --locked --workspace --all-targets -- -D warnings
 if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh .ci/run; fi
+if command -v promtool >/dev/null; then promtool check config observability/prometheus.yml; fi
 
 stage "documentation"
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
