@@ -59,7 +59,8 @@ impl Error {
         }
     }
 
-    pub(crate) fn registry(message: impl Into<String>) -> Self {
+    /// What a registry did not do, in words: for registries that have no error of their own to tell.
+    pub fn registry(message: impl Into<String>) -> Self {
         Self::Registry {
             message: message.into(),
             source: None,

@@ -52,7 +52,8 @@
 //! node listed, `watch.rs` follows a list. `registration.rs` and `service.rs` hold what all
 //! registries need: to try again for ever, and to remember; `vanished.rs` doubts a list that lost
 //! most of its nodes at once, `network.rs` says where nodes may be, and `ejection.rs` is what a client finds out by itself. `client.rs`
-//! and `resolver.rs` are what a caller sees.
+//! and `resolver.rs` are what a caller sees. To write a registry of your own, begin at
+//! [`NodeRegistry`](NodeRegistry#a-registry-of-your-own).
 
 mod backoff;
 mod balancer;
@@ -80,7 +81,7 @@ pub use error::Error;
 pub use name::ServiceName;
 pub use network::{Network, is_for_services};
 pub use node::{MAX_VALUE_BYTES, ServiceNode};
-pub use registration::Registration;
+pub use registration::{Keeper, Registered, Registration};
 #[cfg(feature = "etcd")]
 pub use registry::EtcdRegistry;
 pub use registry::{MemoryRegistry, NodeRegistry, RegistryUrl, SnapshotStream, connect};

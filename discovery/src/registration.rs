@@ -11,24 +11,37 @@ use crate::{Error, ServiceNode};
 /// How long leaving may take when the registry does not answer.
 const LEAVE_LIMIT: Duration = Duration::from_secs(3);
 
-/// What a registry does to keep one node listed.
-pub(crate) trait Keeper: Send + 'static {
+/// What a registry does to keep one node listed: the half of [`NodeRegistry`](crate::NodeRegistry)
+/// that is its own. [`Registration::keep`] does the rest, which is to try again for ever.
+pub trait Keeper: Send + 'static {
     /// Lists the node, tells `registered`, and stays as long as it is listed. Returns why it is
-    /// not any more, or could not be. Called again after a while; dropped at any await.
+    /// not any more, or could not be. Called again after a while, with jitter; dropped at any await.
+    ///
+    /// The first time, an entry that is there already is taken over: whoever wrote it cannot be
+    /// listening where we are. Afterwards another owner is a successor and is left alone.
     fn hold(&mut self, registered: &Registered) -> impl Future<Output = Error> + Send;
 
-    /// Takes the node off the list, whatever [`hold`](Self::hold) was doing, and nobody else's.
+    /// Takes the node off the list, whatever [`hold`](Self::hold) was doing, and nobody else's: a
+    /// successor may have registered the same address. It has three seconds.
+    ///
+    /// # Errors
+    /// If the registry did not confirm it.
     fn leave(self) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// Where a [`Keeper`] tells that its node is listed.
-pub(crate) struct Registered {
+#[derive(Debug)]
+pub struct Registered {
     node: ServiceNode,
     state: watch::Sender<bool>,
 }
 
 impl Registered {
-    pub(crate) fn now(&self) {
+    /// Whoever watches sees the node from now on. Telling it again changes nothing.
+    pub fn now(&self) {
+        if self.state.send_replace(true) {
+            return;
+        }
         let ServiceNode {
             service,
             address,
@@ -36,7 +49,6 @@ impl Registered {
             ..
         } = &self.node;
         info!(service:%, address:%, tags:%; "registered");
-        self.state.send_replace(true);
     }
 }
 
@@ -51,7 +63,11 @@ pub struct Registration {
 }
 
 impl Registration {
-    pub(crate) fn keep(node: ServiceNode, keeper: impl Keeper) -> Self {
+    /// Keeps a node listed with a registry's `keeper`, until this leaves or is dropped.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime: a task does it.
+    pub fn keep(node: ServiceNode, keeper: impl Keeper) -> Self {
         let (sender, state) = watch::channel(false);
         let (leave, leaving) = oneshot::channel();
         let registered = Registered {

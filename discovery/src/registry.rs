@@ -24,6 +24,28 @@ pub type SnapshotStream = BoxStream<'static, Result<Snapshot, Error>>;
 ///
 /// An implementation holds mechanism only. Waiting before the next try, serving the last known
 /// list and the like are the callers' business, written once for all registries.
+///
+/// # A registry of your own
+///
+/// It takes a [`Keeper`](crate::Keeper), which lists a node and takes it off the list again, and a
+/// stream of lists. This one is whole: a directory that the processes of one machine share.
+/// `discovery/examples/file_registry` runs it.
+///
+/// ```no_run
+#[doc = include_str!("../examples/file_registry/registry.rs")]
+/// ```
+///
+/// What it has to hold in detail is written as tests, `discovery/tests/registry.rs`: add one function
+/// and one line there, and every scenario runs with your registry. What they ask for beside the
+/// obvious:
+///
+/// * Lists are whole. Two nodes with one address, an entry that cannot be read, an event that was
+///   lost: none of these may fail a list, or last beyond the next one.
+/// * A list that says what the one before it said is not handed out again, unless an error came
+///   between.
+/// * Who dies is gone after its time to live, although nobody says goodbye for it.
+/// * A late leaver does not take its successor off the list.
+/// * Tasks belong to the runtime that polls: a registry outlives the one that used it first.
 pub trait NodeRegistry: fmt::Debug + Send + Sync {
     /// Lists `node` and keeps it listed until the [`Registration`] leaves or is dropped, however
     /// often the registry goes away or loses it. Returns at once, also when the registry cannot be

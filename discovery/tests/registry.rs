@@ -18,6 +18,8 @@ use support::gate::Gate;
 use support::scene::{Scene, spelled};
 use support::{PATIENCE, eventually};
 
+#[path = "../examples/file_registry/registry.rs"]
+mod file_registry;
 mod support;
 
 async fn all_nodes_of_a_service_are_resolved_in_turn(scene: Scene) {
@@ -298,6 +300,12 @@ async fn memory() -> (Arc<dyn NodeRegistry>, ()) {
     (Arc::new(discovery::MemoryRegistry::default()), ())
 }
 
+async fn file() -> (Arc<dyn NodeRegistry>, support::Directory) {
+    let directory = support::Directory::new();
+    let registry = file_registry::FileRegistry(directory.0.clone());
+    (Arc::new(registry), directory)
+}
+
 #[cfg(feature = "etcd")]
 async fn etcd() -> (Arc<dyn NodeRegistry>, support::etcd::Etcd) {
     let server = support::etcd::Etcd::start().await;
@@ -305,5 +313,6 @@ async fn etcd() -> (Arc<dyn NodeRegistry>, support::etcd::Etcd) {
 }
 
 contract!(memory);
+contract!(file);
 #[cfg(feature = "etcd")]
 contract!(etcd);

@@ -1,6 +1,8 @@
 //! What the tests of the registries share: a service to watch, a server to break, and patience.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -31,4 +33,22 @@ pub(crate) async fn eventually(what: &str, limit: Duration, is_so: impl AsyncFn(
     };
     let done = timeout(limit, wait).await;
     assert!(done.is_ok(), "not within {limit:?}: {what}");
+}
+
+/// An empty directory, gone when this is dropped.
+pub(crate) struct Directory(pub(crate) PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Self {
+        let name = format!("discovery-{}-{:x}", std::process::id(), fastrand::u64(..));
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).expect("a directory");
+        Self(directory)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0); // litter is no reason to panic while panicking
+    }
 }

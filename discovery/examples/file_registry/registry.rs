@@ -1,0 +1,79 @@
+// A registry in a directory: a node is a file, listed as long as its process holds a lock on it.
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::{future::ready, io, sync::Arc, time::Duration};
+
+use discovery::*;
+use futures_util::stream::{StreamExt, repeat};
+use tokio::time::sleep;
+
+const TICK: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+pub(crate) struct FileRegistry(pub(crate) PathBuf);
+
+impl NodeRegistry for FileRegistry {
+    fn register(&self, node: ServiceNode, _ttl: Duration) -> Registration {
+        let draft = self.0.join(format!("{:x}", fastrand::u64(..)));
+        let listed = self.0.join(format!("{}/{}", node.service, node.address));
+        Registration::keep(node.clone(), Entry(draft, listed, node))
+    }
+
+    fn watch(&self, service: &ServiceName) -> SnapshotStream {
+        let (directory, mut known) = (self.0.join(service.as_str()), None);
+        let lists = repeat(()).then(|()| sleep(TICK)).filter_map(move |()| {
+            let list = list(&directory);
+            let news = list.is_err() || list.as_ref().ok() != known.as_ref();
+            known = list.as_ref().ok().cloned();
+            ready(news.then_some(list.map_err(failed)))
+        });
+        lists.boxed()
+    }
+}
+
+fn list(directory: &Path) -> io::Result<Snapshot> {
+    fs::create_dir_all(directory)?;
+    let mut nodes = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let file = File::open(entry?.path())?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
+            let json = io::read_to_string(file)?;
+            nodes.extend(ServiceNode::from_json(json.as_bytes()).map(Arc::new));
+        }
+    }
+    Ok(Snapshot::new(nodes, 0))
+}
+
+/// Where a node is written first, where it is listed, and what it is.
+struct Entry(PathBuf, PathBuf, ServiceNode);
+
+fn write(Entry(draft, listed, node): &Entry) -> io::Result<File> {
+    fs::create_dir_all(listed.with_file_name(""))?;
+    fs::write(draft, node.to_json())?;
+    let file = File::open(draft)?;
+    file.lock()?;
+    fs::rename(draft, listed)?; // in place of another's, and nobody reads half of it
+    Ok(file)
+}
+
+impl Keeper for Entry {
+    async fn hold(&mut self, registered: &Registered) -> Error {
+        let _lock = match write(self) {
+            Ok(file) => file, // the system unlocks it when the process ends, however it ends
+            Err(error) => return failed(error),
+        };
+        registered.now();
+        while self.1.exists() {
+            sleep(TICK).await;
+        }
+        Error::registry("somebody removed the file")
+    }
+
+    async fn leave(self) -> Result<(), Error> {
+        Ok(()) // it is unlocked already; the file stays, since it may be a successor's by now
+    }
+}
+
+fn failed(error: io::Error) -> Error {
+    Error::registry(error.to_string())
+}
