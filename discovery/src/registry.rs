@@ -8,6 +8,8 @@ use crate::{Error, Registration, ServiceName, ServiceNode, Snapshot};
 
 mod access;
 #[cfg(feature = "etcd")]
+mod entries;
+#[cfg(feature = "etcd")]
 mod etcd;
 mod memory;
 mod url;

@@ -13,7 +13,6 @@ use super::{NodeRegistry, RegistryUrl, SnapshotStream};
 use crate::{Error, Registration, ServiceName, ServiceNode};
 
 mod connection;
-mod entries;
 mod lease;
 mod options;
 mod watch;

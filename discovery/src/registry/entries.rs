@@ -6,8 +6,9 @@ use log::warn;
 
 use crate::{Error, ServiceName, ServiceNode, Snapshot};
 
-/// The keys of one service, folded from lists and events into nodes. What cannot be read is warned
-/// of once, counted, and left out.
+/// The entries of one service, folded from lists and events into nodes: what all registries have in
+/// common that hold the article's JSON under keys. What cannot be read is warned of once, counted,
+/// and left out.
 #[derive(Debug)]
 pub(super) struct Entries {
     service: ServiceName,
