@@ -82,6 +82,8 @@ pub use name::ServiceName;
 pub use network::{Network, is_for_services};
 pub use node::{MAX_VALUE_BYTES, ServiceNode};
 pub use registration::{Keeper, Registered, Registration};
+#[cfg(feature = "consul")]
+pub use registry::ConsulRegistry;
 #[cfg(feature = "etcd")]
 pub use registry::EtcdRegistry;
 pub use registry::{MemoryRegistry, NodeRegistry, RegistryUrl, SnapshotStream, connect};

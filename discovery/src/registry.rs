@@ -6,14 +6,24 @@ use futures_util::stream::BoxStream;
 
 use crate::{Error, Registration, ServiceName, ServiceNode, Snapshot};
 
+#[allow(
+    dead_code,
+    reason = "what registries share is not used without a registry"
+)]
 mod access;
-#[cfg(feature = "etcd")]
+#[cfg(feature = "consul")]
+mod consul;
+#[allow(dead_code, reason = "as above")]
 mod entries;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[allow(dead_code, reason = "as above")]
+mod limit;
 mod memory;
 mod url;
 
+#[cfg(feature = "consul")]
+pub use consul::ConsulRegistry;
 #[cfg(feature = "etcd")]
 pub use etcd::EtcdRegistry;
 pub use memory::MemoryRegistry;
@@ -78,10 +88,14 @@ pub fn connect(url: &RegistryUrl) -> Result<Arc<dyn NodeRegistry>, Error> {
         "etcd" => Ok(Arc::new(EtcdRegistry::new(url))),
         #[cfg(feature = "tls")]
         "etcd+tls" => Ok(Arc::new(EtcdRegistry::new(url))),
-        _ => Err(Error::invalid(
-            "registry URL",
-            &url.to_string(),
-            "this program was built without what that needs",
-        )),
+        #[cfg(feature = "consul")]
+        "consul" => Ok(Arc::new(ConsulRegistry::new(url))),
+        missing => Err(not_built(url, missing)),
     }
+}
+
+fn not_built(url: &RegistryUrl, scheme: &str) -> Error {
+    let feature = if scheme == "etcd+tls" { "tls" } else { scheme };
+    let reason = format!("built without {feature}: cargo build --features {feature}");
+    Error::invalid("registry URL", &url.to_string(), reason)
 }

@@ -312,7 +312,15 @@ async fn etcd() -> (Arc<dyn NodeRegistry>, support::etcd::Etcd) {
     (server.registry(), server)
 }
 
+#[cfg(feature = "consul")]
+async fn consul() -> (Arc<dyn NodeRegistry>, support::server::Server) {
+    let server = support::consul::start().await;
+    (server.registry(), server)
+}
+
 contract!(memory);
 contract!(file);
+#[cfg(feature = "consul")]
+contract!(consul);
 #[cfg(feature = "etcd")]
 contract!(etcd);

@@ -1,13 +1,15 @@
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-const PARAMETERS: &str = "expected after the question mark, each once: password-file=FILE with a user; \
-     ca=FILE, cert=FILE with key=FILE, server-name=NAME with etcd+tls";
+use crate::Error;
 
-const USER: &str = "expected a user with one password: etcd://user:password@host, or \
+const PARAMETERS: &str = "expected after the question mark, each once: password-file=FILE with a user; \
+     ca=FILE, cert=FILE with key=FILE, server-name=NAME with etcd+tls; token-file=FILE with consul";
+
+const USER: &str = "expected a user of an etcd with one password: etcd://user:password@host, or \
      etcd://user@host?password-file=FILE; %40 means @";
 
 /// How a server is made to let us in, and how it is known. Files are only named here: they are read
@@ -17,6 +19,8 @@ pub(super) struct Access {
     pub(super) user: Option<User>,
     /// Without it, connections are not encrypted.
     pub(super) tls: Option<Tls>,
+    /// What Consul knows its clients by.
+    pub(super) token: Option<PathBuf>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -44,18 +48,23 @@ pub(super) struct Tls {
 impl Access {
     /// From what is before the `@` of a URL, and what is behind its `?`.
     pub(super) fn parse(
-        tls: bool,
+        scheme: &str,
         user: Option<&str>,
         query: Option<&str>,
     ) -> Result<Self, &'static str> {
         let mut parameters = parameters(query).ok_or(PARAMETERS)?;
+        if user.is_some() && !scheme.starts_with("etcd") {
+            return Err(USER);
+        }
         let user = user
             .map(|user| self::user(user, parameters.remove("password-file")).ok_or(USER))
             .transpose()?;
-        let tls = tls.then(|| self::tls(&mut parameters).ok_or(PARAMETERS));
+        let tls = (scheme == "etcd+tls").then(|| self::tls(&mut parameters).ok_or(PARAMETERS));
         let tls = tls.transpose()?;
+        let token = (scheme == "consul").then(|| parameters.remove("token-file"));
+        let token = token.flatten().map(PathBuf::from);
         match parameters.is_empty() {
-            true => Ok(Self { user, tls }),
+            true => Ok(Self { user, tls, token }),
             false => Err(PARAMETERS),
         }
     }
@@ -80,6 +89,7 @@ impl Access {
             ("cert", cert),
             ("key", key),
             ("password-file", password_file),
+            ("token-file", self.token.clone()),
         ];
         let files = files
             .into_iter()
@@ -144,4 +154,10 @@ fn encoded(text: &str) -> impl fmt::Display {
         .remove(b'/')
         .remove(b'_');
     utf8_percent_encode(text, OTHERS)
+}
+
+/// Files are small and local.
+pub(super) fn read(file: &Path) -> Result<String, Error> {
+    let failed = |error| Error::registry(format!("cannot read {}: {error}", file.display()));
+    fs::read_to_string(file).map_err(failed)
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use etcd_client::Client;
 use futures_util::{StreamExt, stream};
-use tokio::time::timeout;
 
 use super::{NodeRegistry, RegistryUrl, SnapshotStream};
 use crate::{Error, Registration, ServiceName, ServiceNode};
@@ -75,16 +74,6 @@ impl fmt::Debug for EtcdRegistry {
             .field("url", &self.connection.url())
             .finish()
     }
-}
-
-/// What became of a future, if it ended in time.
-async fn within<T>(
-    limit: Duration,
-    what: &str,
-    future: impl Future<Output = T>,
-) -> Result<T, Error> {
-    let silent = |_| Error::registry(format!("{what}: no answer within {limit:?}"));
-    timeout(limit, future).await.map_err(silent)
 }
 
 fn failed(what: &str, error: etcd_client::Error) -> Error {

@@ -4,11 +4,15 @@ use std::str::FromStr;
 use super::access::Access;
 use crate::Error;
 
-const ALLOWED: &str =
-    "expected etcd://host[:port][,host[:port]…][/prefix], etcd+tls:// with the same, or memory:";
+const ALLOWED: &str = "expected etcd://host[:port][,host[:port]…][/prefix], etcd+tls:// with the \
+     same, consul://host[:port], or memory:";
 
-/// Which registry, where, and how to be let in: `etcd://10.0.0.1:2379,10.0.0.2:2379/prefix`, or
-/// `memory:` for one that lives in this process alone.
+/// The kinds of registry, and the port each has unless its URL says another.
+const KINDS: [(&str, u16); 3] = [("etcd", 2379), ("etcd+tls", 2379), ("consul", 8500)];
+
+/// Which registry, where, and how to be let in: `etcd://10.0.0.1:2379,10.0.0.2:2379/prefix`,
+/// `consul://127.0.0.1:8500` for the agent of a Consul, or `memory:` for one that lives in this
+/// process alone.
 ///
 /// For an etcd that wants to know its clients, and be known by them:
 ///
@@ -19,9 +23,10 @@ const ALLOWED: &str =
 /// etcd+tls://host?ca=FILE                      one that this root vouches for
 /// etcd+tls://host?cert=FILE&key=FILE           shows a certificate of its own
 /// etcd+tls://10.0.0.1?server-name=etcd.corp    a certificate that is made out to another name
+/// consul://host?token-file=FILE                an ACL token
 /// ```
 ///
-/// Files are PEM, and read anew for each connection. Neither `Display` nor `Debug` tells a password.
+/// Files are read anew for each connection; certificates and keys are PEM. Neither `Display` nor `Debug` tells a password.
 /// The command line of a process does, to everyone on its machine: a URL with a password belongs
 /// into the environment, or the password into a file.
 #[derive(Clone, PartialEq, Eq)]
@@ -91,12 +96,12 @@ impl FromStr for RegistryUrl {
 }
 
 fn parse(text: &str) -> Result<RegistryUrl, &'static str> {
-    let (scheme, rest) = match text.split_once(':') {
-        Some(("memory", "")) => return Ok(RegistryUrl::memory()),
-        Some(("etcd", rest)) => ("etcd", rest),
-        Some(("etcd+tls", rest)) => ("etcd+tls", rest),
-        _ => return Err(ALLOWED),
-    };
+    if text == "memory:" {
+        return Ok(RegistryUrl::memory());
+    }
+    let (scheme, rest) = text.split_once(':').ok_or(ALLOWED)?;
+    let kind = KINDS.into_iter().find(|(name, _)| *name == scheme);
+    let (scheme, default_port) = kind.ok_or(ALLOWED)?;
     let rest = rest.strip_prefix("//").ok_or(ALLOWED)?;
     if rest.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
         return Err(ALLOWED);
@@ -107,12 +112,17 @@ fn parse(text: &str) -> Result<RegistryUrl, &'static str> {
         Some((user, servers)) => (Some(user), servers),
         None => (None, servers),
     };
-    let endpoints: Option<Vec<_>> = servers.split(',').map(|s| endpoint(s, 2379)).collect();
+    let endpoints = servers.split(',').map(|s| endpoint(s, default_port));
+    let endpoints = endpoints.collect::<Option<Vec<_>>>().ok_or(ALLOWED)?;
+    // An agent is asked for its cluster, and keeps services itself: there is one, and no prefix.
+    if scheme == "consul" && (endpoints.len() > 1 || path.is_some()) {
+        return Err(ALLOWED);
+    }
     Ok(RegistryUrl {
         scheme,
-        endpoints: endpoints.ok_or(ALLOWED)?,
+        endpoints,
         path: path.map(|path| path.trim_matches('/').to_owned()),
-        access: Access::parse(scheme == "etcd+tls", user, query)?,
+        access: Access::parse(scheme, user, query)?,
     })
 }
 
@@ -186,6 +196,7 @@ mod tests {
             "etcd://etcd:2379,10.0.0.2:4001,[::1]:2380/demo/services"
         );
         assert_eq!(parse("etcd://[::1]").endpoints(), ["[::1]:2379"]);
+        assert_eq!(parse("consul://[::1]").endpoints(), ["[::1]:8500"]);
         assert_eq!(parse("memory:").to_string(), "memory:");
         let schemes = ["etcd://a", "etcd+tls://a", "memory:"].map(|url| parse(url).scheme);
         assert_eq!(schemes, ["etcd", "etcd+tls", "memory"]);
@@ -218,7 +229,8 @@ mod tests {
             "etcd://a#b",
             "etcd+tls:a",
             "etcds://a",
-            "consul://a",
+            "consul://a,b",
+            "consul://a/services",
             "http://a:2379",
             "memory",
             "memory:x",
@@ -256,6 +268,8 @@ mod tests {
             "etcd://a/x?y=z",
             "etcd://a?ca=/ca.pem",
             "etcd://a?password-file=/p",
+            "etcd://a?token-file=/t",
+            "consul://a?password-file=/p",
             "etcd+tls://a?cert=/c",
             "etcd+tls://a?key=/k",
             "etcd+tls://a?ca",
@@ -280,6 +294,10 @@ mod tests {
                 "etcd+tls://root@a?password-file=p&cert=/c&key=/k",
                 "etcd+tls://root@a:2379?cert=/c&key=/k&password-file=p",
             ),
+            (
+                "consul://a?token-file=/run/t",
+                "consul://a:8500?token-file=/run/t",
+            ),
         ] {
             let url = parse(text);
             assert_eq!(url.to_string(), told);
@@ -298,6 +316,8 @@ mod tests {
             ("etcd://a?password=s3cret@b", "etcd://a:…@b"),
             ("etcd://root@a", "etcd://root:…@a"),
             ("etcds://root:s3cret@a", "etcds://root:…@a"),
+            ("consul://root:s3cret@a", "consul://root:…@a"),
+            ("consul://a?token=s3cret", "consul://a?…"),
             ("root:s3cret@a", "root:…@a"),
             ("what?", "what?"),
         ] {

@@ -1,6 +1,5 @@
 use std::fs::{self, File};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,9 @@ use etcd_client::{
 };
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
+
+pub(crate) use super::server::free_port;
+use super::server::program;
 
 /// Starting takes a second. Many do so at once.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -107,7 +109,7 @@ impl Etcd {
         let client = format!("{}://127.0.0.1:{}", self.scheme, self.port);
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let log = File::create(self.directory.join("log")).expect("a log for etcd");
-        let process = Command::new(program())
+        let process = Command::new(program("etcd"))
             .args(["--name", &self.name, "--initial-cluster", &self.cluster])
             .args(["--listen-client-urls", &client])
             .args(["--advertise-client-urls", &client])
@@ -276,23 +278,4 @@ pub(crate) fn registry(rest: &str) -> Arc<dyn NodeRegistry> {
 
 pub(crate) fn registry_at(url: &str) -> Arc<dyn NodeRegistry> {
     connect(&url.parse().expect("a registry URL")).expect("etcd is built in")
-}
-
-/// etcd, from where `scripts/setup.sh` puts it or from the PATH.
-fn program() -> PathBuf {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut programs = std::iter::once(tools)
-        .chain(std::env::split_paths(&path))
-        .map(|directory| directory.join("etcd"));
-    let found = programs.find(|program| program.is_file());
-    found.expect("these tests need etcd: scripts/setup.sh gets it")
-}
-
-/// A port where nobody listens, below those that systems give out by themselves: a server that is
-/// away for a while finds it free again.
-pub(crate) fn free_port() -> u16 {
-    let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
-    let free = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.expect("some port is free")
 }

@@ -9,6 +9,8 @@ use tokio::time::{sleep, timeout};
 
 #[cfg(feature = "tls")]
 pub(crate) mod certificates;
+#[cfg(feature = "consul")]
+pub(crate) mod consul;
 #[cfg(feature = "etcd")]
 pub(crate) mod double;
 #[cfg(feature = "etcd")]
@@ -17,6 +19,7 @@ pub(crate) mod gate;
 #[cfg(feature = "etcd")]
 pub(crate) mod relay;
 pub(crate) mod scene;
+pub(crate) mod server;
 
 /// How long anything may take that has no limit of its own. Only a failing test waits that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

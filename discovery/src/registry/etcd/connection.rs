@@ -5,8 +5,9 @@ use etcd_client::Client;
 use futures_util::future::select_ok;
 use tokio::sync::OnceCell;
 
+use super::failed;
 use super::options::options;
-use super::{failed, within};
+use crate::registry::limit::within;
 use crate::{Error, RegistryUrl};
 
 /// How long one endpoint has for one request, with the time to connect.

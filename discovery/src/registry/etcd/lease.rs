@@ -4,8 +4,9 @@ use std::time::Duration;
 use etcd_client::{Client, Compare, CompareOp, LeaseKeepAliveResponse, PutOptions, Txn, TxnOp};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{EtcdRegistry, failed, within};
+use super::{EtcdRegistry, failed};
 use crate::registration::{Keeper, Registered};
+use crate::registry::limit::within;
 use crate::{Error, ServiceNode};
 
 /// What is asked when a lease is renewed, for errors.

@@ -1,4 +1,3 @@
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use etcd_client::{Certificate, Identity, TlsOptions};
 use crate::Error;
 #[cfg(feature = "tls")]
 use crate::registry::access::Tls;
-use crate::registry::access::{Access, Password};
+use crate::registry::access::{Access, Password, read};
 
 /// How to connect. Files are small and local, and read anew for each connection, so that a renewed
 /// certificate or password counts from then on.
@@ -59,9 +58,4 @@ fn root(file: &Path) -> Result<Certificate, Error> {
             file.display()
         ))),
     }
-}
-
-fn read(file: &Path) -> Result<String, Error> {
-    let failed = |error| Error::registry(format!("cannot read {}: {error}", file.display()));
-    fs::read_to_string(file).map_err(failed)
 }

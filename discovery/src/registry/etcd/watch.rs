@@ -7,8 +7,9 @@ use etcd_client::{
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
-use super::{EtcdRegistry, MAX_MESSAGE_BYTES, failed, within};
+use super::{EtcdRegistry, MAX_MESSAGE_BYTES, failed};
 use crate::registry::entries::Entries;
+use crate::registry::limit::within;
 use crate::{Error, ServiceName, Snapshot};
 
 /// After this much silence etcd is asked whether it is there, and has as long again to answer.

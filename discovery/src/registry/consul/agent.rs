@@ -1,0 +1,135 @@
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::de::DeserializeOwned;
+
+use crate::registry::access::read;
+use crate::registry::limit::within;
+use crate::{Error, RegistryUrl};
+
+/// How long an agent may take to answer, beside the time it was told to wait.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// The largest answer read.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// The agent of a Consul, which passes on what its servers know.
+pub(super) struct Agent {
+    url: RegistryUrl,
+    client: Client<HttpConnector, String>,
+}
+
+/// What an agent answers.
+struct Answer {
+    status: StatusCode,
+    /// How late it is, by Consul's count: the number to ask for something later.
+    index: u64,
+    body: Vec<u8>,
+}
+
+impl Agent {
+    pub(super) fn new(url: RegistryUrl) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .build_http();
+        Self { url, client }
+    }
+
+    pub(super) fn url(&self) -> &RegistryUrl {
+        &self.url
+    }
+
+    /// Asks the agent to change something. Tells whether it knew the thing.
+    pub(super) async fn put(&self, path: &str, body: String) -> Result<bool, Error> {
+        let answer = self.ask(Method::PUT, path, body, LIMIT).await?;
+        // What is unknown is a 404 only since Consul 1.11.
+        let unknown = answer.text().contains("does not have associated TTL");
+        if answer.status == StatusCode::NOT_FOUND || unknown {
+            return Ok(false);
+        }
+        self.checked(path, answer).map(|_| true)
+    }
+
+    /// Asks what is, or what is later than an index, and how late the answer is. If nothing is, the
+    /// answer is the same after a `wait`, and up to a sixteenth of it.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        index: u64,
+        wait: Duration,
+    ) -> Result<(u64, T), Error> {
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let path_and_query = format!("{path}{mark}index={index}&wait={}ms", wait.as_millis());
+        let limit = LIMIT + wait + wait / 16;
+        let answer = self.ask(Method::GET, &path_and_query, String::new(), limit);
+        let answer = self.checked(path, answer.await?)?;
+        let value = serde_json::from_slice(&answer.body);
+        let value = value.map_err(|error| self.failed(path, &error))?;
+        Ok((answer.index, value))
+    }
+
+    fn checked(&self, path: &str, answer: Answer) -> Result<Answer, Error> {
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        let (at, status) = (&self.url.endpoints()[0], answer.status);
+        let reason: String = answer.text().chars().take(200).collect();
+        Err(Error::registry(format!(
+            "{path} at {at}: {status} {reason}"
+        )))
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+        limit: Duration,
+    ) -> Result<Answer, Error> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        let uri = format!("http://{}{path}", self.url.endpoints()[0]);
+        *request.uri_mut() = uri.parse().map_err(|error| self.failed(path, &error))?;
+        if let Some(file) = &self.url.access.token {
+            let token = HeaderValue::from_str(read(file)?.trim_end());
+            let mut token = token.map_err(|error| self.failed(path, &error))?;
+            token.set_sensitive(true);
+            request.headers_mut().insert("x-consul-token", token);
+        }
+        let answer = async {
+            let answer = self.client.request(request).await;
+            let (head, body) = answer
+                .map_err(|error| self.failed(path, &error))?
+                .into_parts();
+            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+            let body = body.map_err(|error| self.failed(path, &*error))?;
+            let index = head.headers.get("x-consul-index");
+            let index = index.and_then(|index| index.to_str().ok()?.parse().ok());
+            Ok(Answer {
+                status: head.status,
+                index: index.unwrap_or(0),
+                body: body.to_bytes().into(),
+            })
+        };
+        let what = format!("{path} at {}", self.url.endpoints()[0]);
+        within(limit, &what, answer).await.flatten()
+    }
+
+    /// With the first cause, such as "Connection refused".
+    fn failed(&self, path: &str, error: &(dyn StdError + 'static)) -> Error {
+        let causes = std::iter::successors(Some(error), |error| (*error).source());
+        let cause = causes.last().unwrap_or(error);
+        Error::registry(format!("{path} at {}: {cause}", self.url.endpoints()[0]))
+    }
+}
+
+impl Answer {
+    fn text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+}

@@ -1,0 +1,148 @@
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery::{NodeRegistry, connect};
+use futures_util::StreamExt;
+use tokio::time::{sleep, timeout};
+
+/// Starting takes seconds. Many do so at once.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A real server of a registry, on a port and with data of its own. Process and data are gone when
+/// this is dropped.
+pub(crate) struct Server {
+    scheme: &'static str,
+    port: u16,
+    /// How it is started in a directory, to listen on a port.
+    command: fn(&Path, u16) -> Command,
+    /// Holds its data and its log.
+    directory: PathBuf,
+    process: Option<Child>,
+}
+
+impl Server {
+    /// One that has an address, and does not run yet.
+    pub(crate) fn not_yet(scheme: &'static str, command: fn(&Path, u16) -> Command) -> Self {
+        let port = free_port();
+        let name = format!("discovery-{scheme}-{}-{port}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).expect("a directory for the server");
+        Self {
+            scheme,
+            port,
+            command,
+            directory,
+            process: None,
+        }
+    }
+
+    /// Starts it with the data it has, and waits until it answers.
+    pub(crate) async fn run(&mut self) {
+        let log = File::create(self.directory.join("log")).expect("a log for the server");
+        let process = (self.command)(&self.directory, self.port)
+            .stdout(log.try_clone().expect("one log for both"))
+            .stderr(log)
+            .spawn();
+        self.process = Some(process.expect("the server starts"));
+        let answers = timeout(START_LIMIT, self.answers()).await;
+        assert!(answers.is_ok(), "it does not answer: {}", self.log());
+    }
+
+    async fn answers(&self) {
+        let service = "nobody".parse().expect("a name");
+        let mut lists = self.registry().watch(&service);
+        while !matches!(lists.next().await, Some(Ok(_))) {
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Ends it at once, as `kill -9` does. Its data stays.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("the server can be killed");
+            process.wait().expect("the server ends");
+        }
+    }
+
+    /// Puts an empty one in its place.
+    pub(crate) async fn replace(&mut self) {
+        self.kill();
+        fs::remove_dir_all(&self.directory).expect("its data can be removed");
+        fs::create_dir_all(&self.directory).expect("a directory for the server");
+        self.run().await;
+    }
+
+    /// Stops it in its tracks: its connections stay open, and nothing comes back.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on after [`freeze`](Self::freeze).
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().expect("the server runs");
+        let pid = process.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(
+            sent.expect("kill is there").success(),
+            "kill {signal} {pid}"
+        );
+    }
+
+    /// Where it listens, as `host:port`.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The registry it is, over a connection of its own.
+    pub(crate) fn registry(&self) -> Arc<dyn NodeRegistry> {
+        self.registry_at(&self.address())
+    }
+
+    /// The same, on another way, given as `host:port` and what may follow.
+    pub(crate) fn registry_at(&self, rest: &str) -> Arc<dyn NodeRegistry> {
+        let url = format!("{}://{rest}", self.scheme);
+        connect(&url.parse().expect("a registry URL")).expect("it is built in")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.directory); // litter is no reason to panic while panicking
+    }
+}
+
+/// A program, from where `scripts/setup.sh` puts it or from the PATH.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut programs = std::iter::once(tools().join("bin"))
+        .chain(std::env::split_paths(&path))
+        .map(|directory| directory.join(name));
+    let found = programs.find(|program| program.is_file());
+    found.unwrap_or_else(|| panic!("these tests need {name}: scripts/setup.sh --all gets it"))
+}
+
+/// What `scripts/setup.sh` got.
+pub(crate) fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools")
+}
+
+/// A port where nobody listens, below those that systems give out by themselves: a server that is
+/// away for a while finds it free again.
+pub(crate) fn free_port() -> u16 {
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
+    let free = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.expect("some port is free")
+}
