@@ -86,6 +86,8 @@ pub use registration::{Keeper, Registered, Registration};
 pub use registry::ConsulRegistry;
 #[cfg(feature = "etcd")]
 pub use registry::EtcdRegistry;
+#[cfg(feature = "zookeeper")]
+pub use registry::ZooKeeperRegistry;
 pub use registry::{MemoryRegistry, NodeRegistry, RegistryUrl, SnapshotStream, connect};
 pub use resolver::Resolver;
 pub use snapshot::Snapshot;

@@ -21,6 +21,8 @@ mod etcd;
 mod limit;
 mod memory;
 mod url;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 #[cfg(feature = "consul")]
 pub use consul::ConsulRegistry;
@@ -28,6 +30,8 @@ pub use consul::ConsulRegistry;
 pub use etcd::EtcdRegistry;
 pub use memory::MemoryRegistry;
 pub use url::RegistryUrl;
+#[cfg(feature = "zookeeper")]
+pub use zookeeper::ZooKeeperRegistry;
 
 /// The lists of one service, for ever: see [`NodeRegistry::watch`].
 pub type SnapshotStream = BoxStream<'static, Result<Snapshot, Error>>;
@@ -90,6 +94,8 @@ pub fn connect(url: &RegistryUrl) -> Result<Arc<dyn NodeRegistry>, Error> {
         "etcd+tls" => Ok(Arc::new(EtcdRegistry::new(url))),
         #[cfg(feature = "consul")]
         "consul" => Ok(Arc::new(ConsulRegistry::new(url))),
+        #[cfg(feature = "zookeeper")]
+        "zookeeper" => Ok(Arc::new(ZooKeeperRegistry::new(url))),
         missing => Err(not_built(url, missing)),
     }
 }

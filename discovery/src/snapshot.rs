@@ -48,6 +48,11 @@ impl Snapshot {
             .is_ok()
     }
 
+    /// Whether another list says the same, at whatever revision.
+    pub(crate) fn same_as(&self, other: &Snapshot) -> bool {
+        self.nodes == other.nodes && self.skipped == other.skipped
+    }
+
     /// The registry's revision: larger is later, until the registry is replaced by an empty one.
     pub fn revision(&self) -> u64 {
         self.revision

@@ -318,9 +318,17 @@ async fn consul() -> (Arc<dyn NodeRegistry>, support::server::Server) {
     (server.registry(), server)
 }
 
+#[cfg(feature = "zookeeper")]
+async fn zookeeper() -> (Arc<dyn NodeRegistry>, support::server::Server) {
+    let server = support::zookeeper::start().await;
+    (server.registry(), server)
+}
+
 contract!(memory);
 contract!(file);
 #[cfg(feature = "consul")]
 contract!(consul);
+#[cfg(feature = "zookeeper")]
+contract!(zookeeper);
 #[cfg(feature = "etcd")]
 contract!(etcd);

@@ -4,15 +4,20 @@ use std::str::FromStr;
 use super::access::Access;
 use crate::Error;
 
-const ALLOWED: &str = "expected etcd://host[:port][,host[:port]…][/prefix], etcd+tls:// with the \
-     same, consul://host[:port], or memory:";
+const ALLOWED: &str = "expected etcd://host[:port][,host[:port]…][/prefix], etcd+tls:// or \
+     zookeeper:// with the same, consul://host[:port], or memory:";
 
 /// The kinds of registry, and the port each has unless its URL says another.
-const KINDS: [(&str, u16); 3] = [("etcd", 2379), ("etcd+tls", 2379), ("consul", 8500)];
+const KINDS: [(&str, u16); 4] = [
+    ("etcd", 2379),
+    ("etcd+tls", 2379),
+    ("consul", 8500),
+    ("zookeeper", 2181),
+];
 
 /// Which registry, where, and how to be let in: `etcd://10.0.0.1:2379,10.0.0.2:2379/prefix`,
-/// `consul://127.0.0.1:8500` for the agent of a Consul, or `memory:` for one that lives in this
-/// process alone.
+/// `zookeeper://` with the same, `consul://127.0.0.1:8500` for the agent of a Consul, or `memory:`
+/// for one that lives in this process alone.
 ///
 /// For an etcd that wants to know its clients, and be known by them:
 ///
@@ -197,6 +202,9 @@ mod tests {
         );
         assert_eq!(parse("etcd://[::1]").endpoints(), ["[::1]:2379"]);
         assert_eq!(parse("consul://[::1]").endpoints(), ["[::1]:8500"]);
+        let zookeeper = parse("zookeeper://a,b:1/demo");
+        assert_eq!(zookeeper.endpoints(), ["a:2181", "b:1"]);
+        assert_eq!(zookeeper.prefix(), "/demo/");
         assert_eq!(parse("memory:").to_string(), "memory:");
         let schemes = ["etcd://a", "etcd+tls://a", "memory:"].map(|url| parse(url).scheme);
         assert_eq!(schemes, ["etcd", "etcd+tls", "memory"]);

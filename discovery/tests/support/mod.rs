@@ -20,6 +20,8 @@ pub(crate) mod gate;
 pub(crate) mod relay;
 pub(crate) mod scene;
 pub(crate) mod server;
+#[cfg(feature = "zookeeper")]
+pub(crate) mod zookeeper;
 
 /// How long anything may take that has no limit of its own. Only a failing test waits that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::time::{sleep, timeout};
 
 /// Starting takes seconds. Many do so at once.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// A real server of a registry, on a port and with data of its own. Process and data are gone when
 /// this is dropped.

@@ -78,8 +78,11 @@ impl Watcher {
                     return Err(error);
                 }
             };
-            let said = |list: &Snapshot| (list.nodes().to_vec(), list.skipped());
-            if self.known.as_ref().map(said) != Some(said(&list)) {
+            if self
+                .known
+                .as_ref()
+                .is_none_or(|known| !known.same_as(&list))
+            {
                 self.known = Some(list.clone());
                 return Ok(list);
             }

@@ -1,0 +1,84 @@
+//! ZooKeeper ([programmer's guide](https://zookeeper.apache.org/doc/current/zookeeperProgrammers.html)):
+//! a node is an ephemeral znode, which goes with the session that made it.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use zookeeper_client::Client;
+
+use super::{NodeRegistry, RegistryUrl, SnapshotStream};
+use crate::{Error, Registration, ServiceName, ServiceNode};
+
+mod session;
+mod watch;
+
+use session::SessionKeeper;
+use watch::Watcher;
+
+/// A ZooKeeper: znodes `{prefix}{service}/{ip:port}`, with the node's JSON as data.
+#[derive(Clone)]
+pub struct ZooKeeperRegistry {
+    url: RegistryUrl,
+}
+
+impl ZooKeeperRegistry {
+    /// The registry at this URL. Connecting happens at the first use.
+    pub fn new(url: &RegistryUrl) -> Self {
+        Self { url: url.clone() }
+    }
+
+    /// The znode of a service, whose children are its nodes.
+    fn path(&self, service: &ServiceName) -> String {
+        let prefix = self.url.prefix();
+        format!("/{}{service}", prefix.trim_start_matches('/'))
+    }
+
+    /// A new session. The server may give it another time to live than was asked: two to twenty of
+    /// its ticks.
+    ///
+    /// A `detached` session goes on without a client until its time is over. Others end with theirs.
+    async fn connect(&self, ttl: Duration, detached: bool) -> Result<Client, Error> {
+        let mut servers = self.url.endpoints().to_vec();
+        fastrand::shuffle(&mut servers); // so that clients spread over a cluster
+        let mut connector = Client::connector()
+            .with_session_timeout(ttl)
+            .with_fail_eagerly();
+        if detached {
+            connector = connector.with_detached();
+        }
+        let servers = servers.join(",");
+        let client = connector.connect(&servers).await;
+        client.map_err(|error| failed(&format!("connect to {servers}"), error))
+    }
+}
+
+impl NodeRegistry for ZooKeeperRegistry {
+    fn register(&self, node: ServiceNode, ttl: Duration) -> Registration {
+        Registration::keep(node.clone(), SessionKeeper::new(self.clone(), &node, ttl))
+    }
+
+    fn watch(&self, service: &ServiceName) -> SnapshotStream {
+        let watcher = Watcher::new(self.clone(), service.clone());
+        stream::unfold(watcher, |mut watcher| async {
+            let snapshot = watcher.next().await;
+            Some((snapshot, watcher))
+        })
+        .boxed()
+    }
+}
+
+impl fmt::Debug for ZooKeeperRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ZooKeeperRegistry")
+            .field("url", &self.url)
+            .finish()
+    }
+}
+
+fn failed(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Registry {
+        message: format!("{what}: {error}"),
+        source: Some(Box::new(error)),
+    }
+}

@@ -1,0 +1,130 @@
+use std::convert::Infallible;
+use std::time::Duration;
+
+use zookeeper_client::{Acls, Client, CreateMode, CreateOptions, Error as ZkError, EventType};
+
+use super::{ZooKeeperRegistry, failed};
+use crate::registration::{Keeper, Registered};
+use crate::{Error, ServiceNode};
+
+const EPHEMERAL: CreateOptions<'_> = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+
+const PERSISTENT: CreateOptions<'_> = CreateMode::Persistent.with_acls(Acls::anyone_all());
+
+/// Keeps a node's znode under a session of its own, whose time to live is the node's: creates it, and
+/// watches it. The client renews the session and takes it to another server; any other trouble ends
+/// in a new session and a new znode.
+pub(super) struct SessionKeeper {
+    zookeeper: ZooKeeperRegistry,
+    service: String,
+    path: String,
+    value: String,
+    ttl: Duration,
+    client: Option<Client>,
+    /// Our sessions that the znode may be of: the one that it was created in, and later ones, of
+    /// whose attempts no good news came back.
+    sessions: Vec<i64>,
+    /// Whether the znode was ours once. Until then it is taken from whoever has it, who cannot be
+    /// listening where we are; afterwards another owner is a successor and is left alone.
+    owned: bool,
+}
+
+impl SessionKeeper {
+    pub(super) fn new(zookeeper: ZooKeeperRegistry, node: &ServiceNode, ttl: Duration) -> Self {
+        let service = zookeeper.path(&node.service);
+        Self {
+            zookeeper,
+            path: format!("{service}/{}", node.address),
+            service,
+            value: node.to_json(),
+            ttl,
+            client: None,
+            sessions: Vec::new(),
+            owned: false,
+        }
+    }
+
+    async fn try_hold(&mut self, registered: &Registered) -> Result<Infallible, Error> {
+        let client = self.zookeeper.connect(self.ttl, true).await?;
+        let session = client.session_id().0;
+        self.sessions.push(session);
+        self.client = Some(client.clone());
+        self.create(&client).await?;
+        self.owned = true;
+        self.sessions = vec![session];
+        registered.now();
+        self.stay(&client, session).await
+    }
+
+    async fn create(&self, client: &Client) -> Result<(), Error> {
+        let made = client.mkdir(&self.service, &PERSISTENT).await;
+        made.map_err(|error| failed("create the service", error))?;
+        let value = self.value.as_bytes();
+        match client.create(&self.path, value, &EPHEMERAL).await {
+            Ok(_) => Ok(()),
+            Err(ZkError::NodeExists) => self.replace(client).await,
+            Err(error) => Err(failed("create", error)),
+        }
+    }
+
+    /// Puts our znode in the place of another, at once: a znode does not change its session.
+    async fn replace(&self, client: &Client) -> Result<(), Error> {
+        let path = &self.path;
+        let stat = client.check_stat(path).await;
+        let stat = stat.map_err(|error| failed("look", error))?;
+        let stat = stat.ok_or_else(|| Error::registry(format!("{path} has just been changed")))?;
+        if self.owned && !self.sessions.contains(&stat.ephemeral_owner) {
+            return Err(Error::registry(format!("{path} is another process's now")));
+        }
+        let mut both = client.new_multi_writer();
+        both.add_delete(path, Some(stat.version))
+            .and_then(|()| both.add_create(path, self.value.as_bytes(), &EPHEMERAL))
+            .map_err(|error| failed("replace", error))?;
+        let replaced = both.commit().await;
+        replaced.map_err(|error| failed("replace", error))?;
+        Ok(())
+    }
+
+    /// Stays as long as the znode is there and the session's.
+    async fn stay(&self, client: &Client, session: i64) -> Result<Infallible, Error> {
+        loop {
+            let look = client.check_and_watch_stat(&self.path).await;
+            let (stat, change) = look.map_err(|error| failed("look", error))?;
+            if stat.is_none_or(|stat| stat.ephemeral_owner != session) {
+                let path = &self.path;
+                return Err(Error::registry(format!("{path} was deleted or replaced")));
+            }
+            let event = change.changed().await;
+            if event.event_type == EventType::Session {
+                let state = event.session_state;
+                return Err(Error::registry(format!("the session is over: {state}")));
+            }
+        }
+    }
+}
+
+impl Keeper for SessionKeeper {
+    async fn hold(&mut self, registered: &Registered) -> Error {
+        match self.try_hold(registered).await {
+            Err(error) => error,
+            Ok(never) => match never {},
+        }
+    }
+
+    /// Deletes the znode if it is one of ours.
+    async fn leave(self) -> Result<(), Error> {
+        let client = match self.client {
+            None => return Ok(()), // it was never there
+            Some(client) if !client.state().is_terminated() => client,
+            Some(_) => self.zookeeper.connect(self.ttl, true).await?,
+        };
+        let stat = client.check_stat(&self.path).await;
+        let stat = stat.map_err(|error| failed("look", error))?;
+        let ours = stat.filter(|stat| self.sessions.contains(&stat.ephemeral_owner));
+        let Some(stat) = ours else { return Ok(()) };
+        match client.delete(&self.path, Some(stat.version)).await {
+            Ok(()) | Err(ZkError::NoNode) => Ok(()),
+            Err(error) => Err(failed("delete", error)),
+        }
+    }
+}
