@@ -105,3 +105,22 @@ fn not_built(url: &RegistryUrl, scheme: &str) -> Error {
     let reason = format!("built without {feature}: cargo build --features {feature}");
     Error::invalid("registry URL", &url.to_string(), reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_is_not_built_in_says_how_to_get_it() {
+        for (url, feature) in [
+            ("consul://a", "consul"),
+            ("zookeeper://a", "zookeeper"),
+            ("etcd+tls://a", "tls"),
+        ] {
+            let url: RegistryUrl = url.parse().unwrap();
+            let told = not_built(&url, url.scheme()).to_string();
+            let remedy = format!("built without {feature}: cargo build --features {feature}");
+            assert!(told.ends_with(&remedy), "{told}");
+        }
+    }
+}

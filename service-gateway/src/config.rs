@@ -61,13 +61,15 @@ pub struct Config {
 
     /// The registry to follow: etcd://HOST:PORT, more of them after commas, a /prefix for the keys if
     /// wanted; etcd+tls:// for TLS (?ca=FILE&cert=FILE&key=FILE), USER:PASSWORD@ before the host or
-    /// USER@ with ?password-file=FILE
+    /// USER@ with ?password-file=FILE; or consul://HOST:PORT (?token-file=FILE), or zookeeper:// with
+    /// hosts and a prefix as for etcd
     #[arg(
         long,
         env,
         hide_env_values = true,
         value_name = "URL",
-        default_value = "etcd://127.0.0.1:2379"
+        default_value = "etcd://127.0.0.1:2379",
+        value_parser = registry
     )]
     pub registry: RegistryUrl,
 
@@ -232,6 +234,13 @@ fn one_line(error: &clap::Error) -> String {
         _ => ", see --help",
     };
     words.join(" ") + more
+}
+
+/// The URL of a registry that this build has.
+fn registry(text: &str) -> Result<RegistryUrl, discovery::Error> {
+    let url = text.parse()?;
+    discovery::connect(&url)?; // which takes no server
+    Ok(url)
 }
 
 fn ip_port(text: &str) -> Result<SocketAddr, &'static str> {

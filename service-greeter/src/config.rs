@@ -55,13 +55,15 @@ pub struct Config {
 
     /// The registry to be listed in: etcd://HOST:PORT, more of them after commas, a /prefix for the
     /// keys if wanted; etcd+tls:// for TLS (?ca=FILE&cert=FILE&key=FILE), USER:PASSWORD@ before the
-    /// host or USER@ with ?password-file=FILE; or memory: for one in this process
+    /// host or USER@ with ?password-file=FILE; or consul://HOST:PORT (?token-file=FILE), or
+    /// zookeeper:// with hosts and a prefix as for etcd, or memory: for one in this process
     #[arg(
         long,
         env,
         hide_env_values = true,
         value_name = "URL",
-        default_value = "etcd://127.0.0.1:2379"
+        default_value = "etcd://127.0.0.1:2379",
+        value_parser = registry
     )]
     pub registry: RegistryUrl,
 
@@ -149,6 +151,13 @@ fn one_line(error: &clap::Error) -> String {
         _ => ", see --help",
     };
     words.join(" ") + more
+}
+
+/// The URL of a registry that this build has.
+fn registry(text: &str) -> Result<RegistryUrl, discovery::Error> {
+    let url = text.parse()?;
+    discovery::connect(&url)?; // which takes no server
+    Ok(url)
 }
 
 fn ip_port(text: &str) -> Result<SocketAddr, &'static str> {

@@ -48,7 +48,7 @@ impl NodeRegistry for MemoryRegistry {
                 let snapshot = changes.borrow_and_update().snapshot(&service);
                 if last
                     .as_ref()
-                    .is_none_or(|last: &Snapshot| last.nodes() != snapshot.nodes())
+                    .is_none_or(|last: &Snapshot| !last.same_as(&snapshot))
                 {
                     return Some((
                         Ok(snapshot.clone()),

@@ -126,17 +126,13 @@ impl Drop for Server {
 
 /// A program, from where `scripts/setup.sh` puts it or from the PATH.
 pub(crate) fn program(name: &str) -> PathBuf {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut programs = std::iter::once(tools().join("bin"))
+    let mut programs = std::iter::once(tools)
         .chain(std::env::split_paths(&path))
         .map(|directory| directory.join(name));
     let found = programs.find(|program| program.is_file());
     found.unwrap_or_else(|| panic!("these tests need {name}: scripts/setup.sh --all gets it"))
-}
-
-/// What `scripts/setup.sh` got.
-pub(crate) fn tools() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools")
 }
 
 /// A port where nobody listens, below those that systems give out by themselves: a server that is

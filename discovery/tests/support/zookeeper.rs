@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::server::{Server, program, tools};
+use super::server::{Server, program};
 
 /// A ZooKeeper that answers, alone.
 pub(crate) async fn start() -> Server {
@@ -30,19 +30,7 @@ fn command(directory: &Path, port: u16) -> Command {
     );
     let file = directory.join("zoo.cfg");
     fs::write(&file, config).expect("a configuration for ZooKeeper");
-    let jars = tools().join("zookeeper");
-    assert!(
-        jars.join("zookeeper.jar").is_file(),
-        "these tests need ZooKeeper: scripts/setup.sh --all gets it"
-    );
-    let mut command = Command::new(program("java"));
-    command
-        // Many of them start at a time: none has to be fast for long.
-        .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-        .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
-        .arg("-cp")
-        .arg(jars.join("*"))
-        .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
-        .arg(file);
+    let mut command = Command::new(program("zookeeper"));
+    command.arg(file);
     command
 }

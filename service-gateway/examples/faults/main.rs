@@ -37,6 +37,9 @@ mod relay;
 mod running;
 mod scale;
 mod scripted;
+#[path = "../../../discovery/tests/support/server.rs"]
+#[allow(dead_code, reason = "the library's tests use more of it")]
+mod server;
 mod sick;
 mod smuggling;
 mod soak;
