@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The whole system on this machine, without containers: etcd, three greeters and the gateway, and a tour of what they do
+# The whole system on this machine, without containers: a registry, three greeters and the gateway, and a tour of what they do
 # when things change and break, under a steady load. Then it stays up for you to try things; Ctrl-C ends all of it.
 #
 #   scripts/demo.sh                    the tour, then stay up
 #   scripts/demo.sh --once             the tour only; exit code 0 if every step held and no request failed
 #
-#   --port N  --admin-port N  --etcd-port N    fixed ports (default: free ones)
+#   --registry NAME                            etcd (default), consul or zookeeper
+#   --port N  --admin-port N  --registry-port N   fixed ports (default: free ones)
 #   --rate N                                   requests a second (default: 300)
 #   --release                                  a release build: takes minutes longer to build, runs faster
 set -euo pipefail
@@ -14,13 +15,20 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 PATH=$root/.tools/bin:$PATH
 
-once='' port=0 admin_port=0 etcd_port='' rate=300 profile=debug
+once='' port=0 admin_port=0 kind=etcd registry_port='' rate=300 profile=debug
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p;}' "$0"; }
 while [ $# -gt 0 ]; do
     case $1 in
     --once) once=yes ;;
     --release) profile=release ;;
-    --port | --admin-port | --etcd-port | --rate)
+    --registry)
+        case ${2:-} in
+        etcd | consul | zookeeper) kind=$2 ;;
+        *) echo "demo: --registry is etcd, consul or zookeeper" >&2; exit 2 ;;
+        esac
+        shift
+        ;;
+    --port | --admin-port | --registry-port | --rate)
         [[ ${2:-} =~ ^[0-9]{1,5}$ ]] || { echo "demo: $1 needs a number" >&2; exit 2; }
         name=${1#--}
         printf -v "${name//-/_}" %s "$2"
@@ -46,13 +54,13 @@ clean_up() {
     local status=$? name
     trap - EXIT INT TERM
     set +e
-    # etcd last, so that the others can leave in order.
+    # The registry last, so that the others can leave in order.
     for name in "${!pids[@]}"; do
         kill -CONT "${pids[$name]}" 2>/dev/null
-        [ "$name" = etcd ] || kill -TERM "${pids[$name]}" 2>/dev/null
+        [ "$name" = "$kind" ] || kill -TERM "${pids[$name]}" 2>/dev/null
     done
-    for name in "${!pids[@]}"; do [ "$name" = etcd ] || wait "${pids[$name]}" 2>/dev/null; done
-    [ -z "${pids[etcd]:-}" ] || { kill -TERM "${pids[etcd]}" && wait "${pids[etcd]}"; } 2>/dev/null
+    for name in "${!pids[@]}"; do [ "$name" = "$kind" ] || wait "${pids[$name]}" 2>/dev/null; done
+    [ -z "${pids[$kind]:-}" ] || { kill -TERM "${pids[$kind]}" && wait "${pids[$kind]}"; } 2>/dev/null
     if [ "$status" != 0 ] && [ "$status" != 130 ]; then
         for log in "$work"/*.log; do printf -- '--- %s\n' "${log##*/}" >&2; tail -n 15 "$log" >&2; done
     fi
@@ -92,11 +100,38 @@ free_port() {
 
 start_etcd() {
     start etcd etcd --data-dir "$work/etcd" --name demo --log-level warn \
-        --listen-client-urls "$etcd" --advertise-client-urls "$etcd" \
+        --listen-client-urls "http://$server" --advertise-client-urls "http://$server" \
         --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" --initial-cluster "demo=$peer"
-    local deadline=$((SECONDS + 15))
-    until ETCDCTL_API=3 etcdctl --endpoints "$etcd" endpoint health >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "etcd is not healthy after 15 s"
+}
+
+etcd_answers() { ETCDCTL_API=3 etcdctl --endpoints "$server" endpoint health; }
+
+start_consul() {
+    cat >"$work/consul.json" <<CONFIG
+{ "ports": { "http": ${server##*:}, "server": ${peer##*:}, "serf_lan": $((${peer##*:} + 1)),
+             "serf_wan": -1, "dns": -1, "grpc": -1 },
+  "disable_update_check": true, "performance": { "raft_multiplier": 1 } }
+CONFIG
+    start consul consul agent -server -bootstrap -node demo -disable-host-node-id -log-level warn \
+        -bind 127.0.0.1 -client 127.0.0.1 -data-dir "$work/consul" -config-file "$work/consul.json"
+}
+
+consul_answers() { CONSUL_HTTP_ADDR=$server consul catalog services; }
+
+# A node's time to live is its session's: 2 to 20 ticks.
+start_zookeeper() {
+    printf '%s\n' tickTime=500 "clientPort=${server##*:}" clientPortAddress=127.0.0.1 admin.enableServer=false \
+        "dataDir=$work/zookeeper" >"$work/zookeeper.cfg"
+    start zookeeper zookeeper "$work/zookeeper.cfg"
+}
+
+zookeeper_answers() { : <"/dev/tcp/${server%:*}/${server##*:}"; }
+
+start_registry() {
+    "start_$kind"
+    local deadline=$((SECONDS + 30))
+    until "${kind}_answers" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$deadline" ] || fail "$kind does not answer after 30 s"
         sleep 0.1
     done
 }
@@ -148,17 +183,17 @@ expect() { # COUNT VERSION-PATTERN
 
 # --- the system ---
 
-scripts/setup.sh
+scripts/setup.sh "$kind"
 say "demo: building (cargo build --profile ${profile/debug/dev})"
-build=(cargo build --locked --profile "${profile/debug/dev}")
+build=(cargo build --locked --profile "${profile/debug/dev}" --features "consul zookeeper")
 "${build[@]}" --quiet -p service-greeter -p service-gateway --bins
 "${build[@]}" --quiet -p service-gateway --example load
 bin=${CARGO_TARGET_DIR:-$root/target}/$profile
 
-etcd=http://127.0.0.1:${etcd_port:-$(free_port)}
+server=127.0.0.1:${registry_port:-$(free_port)}
 peer=http://127.0.0.1:$(free_port)
-registry=etcd://${etcd#http://}
-start_etcd
+registry=$kind://$server
+start_registry
 start_greeter greeter-1 v1
 start_greeter greeter-2 v1
 start_greeter greeter-3 v2
@@ -167,7 +202,7 @@ start gateway "$bin/service-gateway" --registry "$registry" \
 await gateway "node joined.*nodes=3"
 gateway=$(sed -n 's/.*listening address=\([^ ]*\).*/\1/p' "$work/gateway.log")
 admin=$(sed -n 's/.*listening .*admin=\([^ ]*\).*/\1/p' "$work/gateway.log")
-say "demo: etcd at $etcd, gateway at http://$gateway, its admin port at http://$admin"
+say "demo: $kind at $server, gateway at http://$gateway, its admin port at http://$admin"
 say "demo: greeter-1 v1, greeter-2 v1, greeter-3 v2; logs in $work"
 
 # --- the tour ---
@@ -190,7 +225,7 @@ load 3 --header 'x-service-tags: version=v2'
 loaded
 expect 1 v2
 
-step "Kill one with -9" "greeter-1 dies after a second, its entry stays in etcd for up to 5 s. Nothing fails: look at 'after another attempt'."
+step "Kill one with -9" "greeter-1 dies after a second, its entry stays in $kind for up to 5 s. Nothing fails: look at 'after another attempt'."
 load 9
 sleep 1
 stop greeter-1 KILL
@@ -210,12 +245,12 @@ load 2
 loaded
 expect 4 v2
 
-step "Stop etcd, and start it again" "The gateway serves the nodes it knows; nobody notices. Afterwards a new greeter is found."
+step "Stop $kind, and start it again" "The gateway serves the nodes it knows; nobody notices. Afterwards a new greeter is found."
 load 12
 sleep 1
-stop etcd TERM
+stop "$kind" TERM
 sleep 5
-start_etcd
+start_registry
 start_greeter greeter-10 v2
 loaded
 expect 5 v2
@@ -230,6 +265,11 @@ if [ -n "$once" ]; then
     exit $((broken > 0))
 fi
 
+case $kind in
+etcd) look="ETCDCTL_API=3 etcdctl --endpoints $server get --prefix /services/" ;;
+consul) look="curl 'http://$server/v1/health/service/greeter?passing'" ;;
+zookeeper) look="cargo run -p discovery --features zookeeper --example watch -- $registry greeter" ;;
+esac
 cat <<TRY
 
 ${bold}All of it is still up. Things to try${plain} (Ctrl-C ends everything):
@@ -239,10 +279,10 @@ ${bold}All of it is still up. Things to try${plain} (Ctrl-C ends everything):
   xdg-open http://$admin/    # the instances, drawn, as they change
   curl http://$admin/api/instances
   curl http://$admin/metrics
-  ETCDCTL_API=3 etcdctl --endpoints $etcd get --prefix /services/
+  $look
   $bin/service-greeter --registry $registry --tag version=v3
   $bin/examples/load http://$gateway/greeter/greet/Ada --rate $rate
 $(for name in $(greeters); do echo "  kill -9 ${pids[$name]}    # $name"; done)
-  kill -STOP ${pids[etcd]}; kill -CONT ${pids[etcd]}    # etcd freezes, and goes on
+  kill -STOP ${pids[$kind]}; kill -CONT ${pids[$kind]}    # $kind freezes, and goes on
 TRY
 wait
