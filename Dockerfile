@@ -14,6 +14,7 @@ RUN --mount=type=cache,id=service-discovery-registry,target=/usr/local/cargo/reg
     --mount=type=cache,id=service-discovery-target,target=/src/target \
     find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --package service-greeter --package service-gateway \
+        --features consul,zookeeper \
     && cp target/release/service-greeter target/release/service-gateway /usr/local/bin/
 
 FROM debian:bookworm-slim AS runtime
