@@ -8,6 +8,7 @@
 #   scripts/faults.sh killed etcd_wiped   these
 #   scripts/faults.sh --list              what there is
 #
+#   --registry consul                     what every registry has to survive, on Consul; or on zookeeper
 #   --debug                               first: a debug build, built sooner
 set -euo pipefail
 
@@ -21,6 +22,8 @@ case ${1:-} in
 --debug) profile=debug; shift ;;
 esac
 
-scripts/setup.sh >&2
-cargo build --quiet --locked --profile "${profile/debug/dev}" -p service-greeter -p service-gateway --bins --example faults
+registries=()
+for argument in "$@"; do case $argument in consul | zookeeper) registries+=("$argument") ;; esac; done
+scripts/setup.sh "${registries[@]}" >&2
+cargo build --quiet --locked --profile "${profile/debug/dev}" --features "consul zookeeper" -p service-greeter -p service-gateway --bins --example faults
 exec "${CARGO_TARGET_DIR:-target}/$profile/examples/faults" "$@"

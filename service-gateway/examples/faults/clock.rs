@@ -44,7 +44,7 @@ pub(crate) async fn clock() -> anyhow::Result<Verdict> {
     let registry = etcd.address();
     let system = System::within(environment, etcd, &registry, &["v1"; 3], &[]).await?;
     system.until_known(3).await?;
-    let listed = system.etcd.created().await;
+    let listed = system.server.created().await;
     let gets = system.gets(200);
     let mut well = true;
     for (text, seconds) in [("+3600", 3600.0), ("-3600", -3600.0), ("+0", 0.0)] {
@@ -57,7 +57,7 @@ pub(crate) async fn clock() -> anyhow::Result<Verdict> {
         let states = system.states().await?;
         well &= states.len() == 3 && states.values().all(|state| state == "up");
     }
-    let kept = system.etcd.created().await == listed;
+    let kept = system.server.created().await == listed;
     let gets = gets.end().await?;
     Ok(Verdict::new(well && kept && gets.failed() == 0)
         .counted(&gets)

@@ -73,11 +73,11 @@ impl Cluster {
 
     /// Returns the same, and whether no registration was lost.
     async fn kill_leader(&mut self) -> anyhow::Result<(f64, bool)> {
-        let created = self.system.etcd.created().await;
+        let created = self.system.server.created().await;
         self.leader.kill();
         let found = self.joins_and_leaves_are_seen().await?;
         sleep(TTL + SECOND).await; // who was not renewed is gone by now
-        Ok((found, self.system.etcd.created().await == created))
+        Ok((found, self.system.server.created().await == created))
     }
 
     async fn lose_quorum(&mut self) -> anyhow::Result<()> {

@@ -49,7 +49,7 @@ pub(crate) async fn many() -> anyhow::Result<Verdict> {
         changed = crowd.change(&system, TIME) => changed?,
         never = sample(&system, everybody.address.port(), &mut seen) => never?,
     }
-    let listed_at_last = listed_in(&system.etcd).await?;
+    let listed_at_last = listed_in(&system.server).await?;
     let equal = || async { Ok(known(&system).await? == listed_at_last) };
     let equal = until(SECOND * 5, "the gateway to know what etcd does", equal).await;
     let gets = gets.end().await?;
@@ -108,7 +108,7 @@ impl Crowd {
 
     /// Changes in etcd what is listed, again and again.
     async fn change(&mut self, system: &System, time: Duration) -> anyhow::Result<()> {
-        let mut etcd = system.etcd.client().await;
+        let mut etcd = system.server.client().await;
         let began = Instant::now();
         let mut ticks = interval(SECOND * AT_ONCE as u32 / 1000);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -150,7 +150,7 @@ async fn sample(system: &System, port: u16, seen: &mut Vec<Duration>) -> anyhow:
     loop {
         let tag = format!("sample-{}", seen.len());
         let (key, value) = tagged(&address(SAMPLES + seen.len(), port), &tag);
-        system.etcd.put(&key, value).await;
+        system.server.put(&key, value).await;
         let listed = Instant::now();
         let answered = async {
             let url = system.url("/");

@@ -9,14 +9,18 @@ use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 mod attempts;
+mod backend;
 mod bodies;
 mod clock;
 mod cluster;
+#[path = "../../../discovery/tests/support/consul.rs"]
+#[allow(dead_code, reason = "the library's tests use more of it")]
+mod consul;
 mod crowd;
 mod directory;
 #[path = "../../../discovery/tests/support/etcd.rs"]
@@ -50,7 +54,12 @@ mod system;
 mod tally;
 mod unconfirmed;
 mod usage;
+#[cfg(feature = "zookeeper")]
+#[path = "../../../discovery/tests/support/zookeeper.rs"]
+#[allow(dead_code, reason = "the library's tests use more of it")]
+mod zookeeper;
 
+use backend::Backend;
 use tally::Tally;
 
 /// Runs faults against the real system, and tells which of them it survives.
@@ -70,6 +79,18 @@ struct Cli {
     /// Say what there is
     #[arg(long)]
     list: bool,
+
+    /// The registry it happens to. With another than etcd: what every registry has to survive
+    #[arg(long, value_enum, default_value = "etcd")]
+    registry: Registry,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Registry {
+    Etcd,
+    Consul,
+    #[cfg(feature = "zookeeper")]
+    Zookeeper,
 }
 
 /// What was counted, and whether it holds.
@@ -121,9 +142,11 @@ impl Verdict {
 }
 
 struct Fault {
-    name: &'static str,
-    what: &'static str,
+    name: String,
+    what: String,
     size: Size,
+    /// Whether it happens to every registry, or to etcd alone.
+    everywhere: bool,
     run: fn() -> LocalBoxFuture<'static, anyhow::Result<Verdict>>,
 }
 
@@ -139,17 +162,19 @@ enum Size {
 }
 
 macro_rules! faults {
-    ($($kind:ident::$name:ident $what:literal $($size:ident)?;)*) => {
+    ($($kind:ident::$name:ident $(<$backend:ident>)? $what:literal $($size:ident)?;)*) => {
         [$(Fault {
-            name: stringify!($name),
-            what: $what,
+            name: stringify!($name).replace("etcd", B::SCHEME),
+            what: $what.replace("etcd", B::SCHEME),
             size: [$(Size::$size,)? Size::Usual][0],
-            run: || $kind::$name().boxed_local(),
+            everywhere: [$(stringify!($backend),)? ""][0] != "",
+            run: || $kind::$name$(::<$backend>)?().boxed_local(),
         }),*]
     };
 }
 
-fn all() -> impl Iterator<Item = Fault> {
+/// What happens to everything on a registry of this kind.
+fn all<B: Backend>() -> impl Iterator<Item = Fault> {
     faults! {
         nodes::killed "kill -9 of one of three" Quick;
         nodes::scaled_down "SIGTERM of four of five, one by one";
@@ -163,18 +188,19 @@ fn all() -> impl Iterator<Item = Fault> {
         attempts::retry_storm "every second connect fails on all nodes";
         attempts::reuse_race "kept connections end when they are used again";
         scale::gone_nodes "300 nodes come and go, four times";
-        registry::etcd_down "etcd away for four times to live";
-        registry::etcd_frozen "etcd frozen for three times to live";
-        registry::etcd_half_open "bytes to and from etcd swallowed for three times to live";
-        registry::etcd_wiped "etcd replaced by an empty one" Quick;
+        registry::etcd_down<B> "etcd away for four times to live";
+        registry::etcd_frozen<B> "etcd frozen for three times to live";
+        registry::etcd_half_open<B> "bytes to and from etcd swallowed for three times to live";
+        registry::etcd_wiped<B> "etcd replaced by an empty one" Quick;
         missed::etcd_compacted "history compacted while the watch is cut";
         missed::relist "the watch loses the news of a deletion" Long;
         cluster::etcd_cluster "of three members: leader killed, follower frozen, quorum lost";
-        registry::key_deleted "all keys deleted, the leases alive";
-        registry::lease_revoked "all leases revoked" Quick;
-        registry::cold_start "services first, etcd later" Quick;
+        registry::key_deleted<B> "all keys deleted, the leases alive";
+        registry::lease_revoked<B> "all leases revoked" Quick;
+        registry::cold_start<B> "services first, etcd later" Quick;
         unconfirmed::unconfirmed "most nodes vanish from the list at once, then all";
-        registry::junk "junk in keys and values" Quick;
+        registry::junk<B> "junk in keys and values" Quick;
+        registry::thousand<B> "1 000 nodes in the list, one more, and one less";
         crowd::many "10 000 nodes, 1 000 changes a second for a minute";
         scale::many_gateways "100 watchers, etcd away for a while";
         clock::clock "wall clock set an hour ahead, back, and right";
@@ -190,12 +216,22 @@ fn all() -> impl Iterator<Item = Fault> {
         limits::slow_clients "2000 slow heads, bodies and readers, 400 a second";
     }
     .into_iter()
+    .filter(|fault| fault.everywhere || B::SCHEME == etcd::Etcd::SCHEME)
 }
 
 #[actix_web::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let unknown = |name: &&String| !all().any(|fault| fault.name == name.as_str());
+    match cli.registry {
+        Registry::Etcd => run::<etcd::Etcd>(&cli).await,
+        Registry::Consul => run::<backend::consul::Consul>(&cli).await,
+        #[cfg(feature = "zookeeper")]
+        Registry::Zookeeper => run::<backend::zookeeper::ZooKeeper>(&cli).await,
+    }
+}
+
+async fn run<B: Backend>(cli: &Cli) -> ExitCode {
+    let unknown = |name: &&String| !all::<B>().any(|fault| fault.name == name.as_str());
     if let Some(unknown) = cli.names.iter().find(unknown) {
         eprintln!("error: no fault is called {unknown}; --list says what there is");
         return ExitCode::from(2);
@@ -206,11 +242,11 @@ async fn main() -> ExitCode {
             Size::Usual => !cli.quick,
             Size::Long => cli.long,
         },
-        false => cli.names.iter().any(|name| name == fault.name),
+        false => cli.names.contains(&fault.name),
     };
     let mut fell_short = 0;
     println!("| fault | what happens | what was counted | | s |\n|---|---|---|---|---|");
-    for fault in all().filter(wanted) {
+    for fault in all::<B>().filter(wanted) {
         if cli.list {
             println!("| {} | {} | | | |", fault.name, fault.what);
             continue;

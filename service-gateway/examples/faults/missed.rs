@@ -15,7 +15,7 @@ use crate::system::System;
 /// Three greeters that reach etcd, and a gateway that does so through a relay.
 async fn behind(relay: &Relay, etcd: Etcd) -> anyhow::Result<System> {
     let mut system = System::at(etcd, relay.address(), &[], &[]).await?;
-    system.registry = system.etcd.address();
+    system.registry = system.server.address();
     for _ in 0..3 {
         system.add("v1").await?;
     }
@@ -41,7 +41,7 @@ pub(crate) async fn etcd_compacted() -> anyhow::Result<Verdict> {
     for number in [4, 0] {
         system.greeters.remove(number).leave().await?; // the last to come, and the first
     }
-    system.etcd.compact().await;
+    system.server.compact().await;
     let greeters = system.greeters.iter();
     let there: BTreeSet<_> = greeters.map(|node| node.address.to_string()).collect();
     relay.heal();

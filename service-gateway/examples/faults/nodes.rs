@@ -18,7 +18,7 @@ pub(crate) async fn killed() -> anyhow::Result<Verdict> {
     sleep(SECOND).await;
     let died = Instant::now();
     drop(system.greeters.remove(0));
-    let gone = || async { Ok(system.etcd.keys().await.len() == 2) };
+    let gone = || async { Ok(system.server.keys().await.len() == 2) };
     until(TTL * 3, "its key to go", gone).await?;
     let took = died.elapsed();
     let (gets, posts) = (gets.end().await?, posts.end().await?);

@@ -1,4 +1,4 @@
-//! What happens to the registry.
+//! What happens to the registry, whichever it is.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 use actix_web::rt::time::sleep;
 
 use crate::Verdict;
-use crate::etcd::Etcd;
+use crate::backend::Backend;
 use crate::process::until;
 use crate::relay::Relay;
-use crate::system::{System, TTL, get};
+use crate::stand_in::{Peer, StandIn};
+use crate::system::{SystemOn, TTL, get};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// What must hold after etcd was away: all are listed again in five seconds, and a node that joins
+/// What must hold after the registry was away: all are listed again in five seconds, and a node that joins
 /// is found in five more.
-pub(crate) async fn recovered(
-    system: &mut System,
+pub(crate) async fn recovered<B: Backend>(
+    system: &mut SystemOn<B>,
     back: Instant,
 ) -> anyhow::Result<(bool, String)> {
     let count = system.greeters.len();
-    let listed = || async { Ok(system.etcd.keys().await.len() == count) };
+    let listed = || async { Ok(system.server.listed().await?.len() == count) };
     until(SECOND * 20, "all to be listed again", listed).await?;
     let listed = back.elapsed();
     let began = Instant::now();
@@ -36,13 +37,13 @@ pub(crate) async fn recovered(
 }
 
 /// Away for four times to live.
-pub(crate) async fn etcd_down() -> anyhow::Result<Verdict> {
-    let mut system = System::start(&["v1", "v1", "v1"]).await?;
+pub(crate) async fn etcd_down<B: Backend>() -> anyhow::Result<Verdict> {
+    let mut system = SystemOn::<B>::start(&["v1", "v1", "v1"]).await?;
     let gets = system.gets(300);
     sleep(SECOND).await;
-    system.etcd.kill();
+    system.server.kill();
     sleep(TTL * 4).await;
-    system.etcd.run().await;
+    system.server.run().await;
     let (well, note) = recovered(&mut system, Instant::now()).await?;
     let gets = gets.end().await?;
     Ok(Verdict::new(well && gets.failed() == 0)
@@ -51,25 +52,25 @@ pub(crate) async fn etcd_down() -> anyhow::Result<Verdict> {
 }
 
 /// Frozen for three times to live.
-pub(crate) async fn etcd_frozen() -> anyhow::Result<Verdict> {
-    let system = System::start(&["v1", "v1", "v1"]).await?;
-    let thaw = |system: &System| system.etcd.thaw();
-    fell_silent(system, |system| system.etcd.freeze(), thaw).await
+pub(crate) async fn etcd_frozen<B: Backend>() -> anyhow::Result<Verdict> {
+    let system = SystemOn::<B>::start(&["v1", "v1", "v1"]).await?;
+    let thaw = |system: &SystemOn<B>| system.server.thaw();
+    fell_silent(system, |system| system.server.freeze(), thaw).await
 }
 
 /// Bytes are swallowed on the way for as long: connections only seem to be open.
-pub(crate) async fn etcd_half_open() -> anyhow::Result<Verdict> {
-    let etcd = Etcd::start().await;
-    let relay = Relay::to(etcd.address()).await;
-    let system = System::at(etcd, relay.address(), &["v1", "v1", "v1"], &[]).await?;
+pub(crate) async fn etcd_half_open<B: Backend>() -> anyhow::Result<Verdict> {
+    let server = B::started().await;
+    let relay = Relay::to(server.address()).await;
+    let system = SystemOn::at(server, relay.address(), &["v1", "v1", "v1"], &[]).await?;
     system.until_known(3).await?;
     fell_silent(system, |_| relay.fall_silent(), |_| relay.heal()).await
 }
 
-async fn fell_silent(
-    mut system: System,
-    begin: impl FnOnce(&System),
-    end: impl FnOnce(&System),
+async fn fell_silent<B: Backend>(
+    mut system: SystemOn<B>,
+    begin: impl FnOnce(&SystemOn<B>),
+    end: impl FnOnce(&SystemOn<B>),
 ) -> anyhow::Result<Verdict> {
     let gets = system.gets(300);
     sleep(SECOND).await;
@@ -91,13 +92,13 @@ async fn fell_silent(
 }
 
 /// Replaced by an empty one.
-pub(crate) async fn etcd_wiped() -> anyhow::Result<Verdict> {
-    let mut system = System::start(&["v1", "v1", "v1"]).await?;
+pub(crate) async fn etcd_wiped<B: Backend>() -> anyhow::Result<Verdict> {
+    let mut system = SystemOn::<B>::start(&["v1", "v1", "v1"]).await?;
     let gets = system.gets(300);
     sleep(SECOND).await;
-    system.etcd.replace().await;
+    system.server.replace().await;
     let back = Instant::now();
-    let listed = || async { Ok(system.etcd.keys().await.len() == 3) };
+    let listed = || async { Ok(system.server.listed().await?.len() == 3) };
     until(SECOND * 30, "all to be listed again", listed).await?;
     let took = back.elapsed();
     system.add("v1").await?;
@@ -114,26 +115,29 @@ pub(crate) async fn etcd_wiped() -> anyhow::Result<Verdict> {
 }
 
 /// All keys deleted under living leases.
-pub(crate) async fn key_deleted() -> anyhow::Result<Verdict> {
-    let system = System::start(&["v1", "v1", "v1"]).await?;
-    back_within_a_ttl(&system, system.etcd.delete("/")).await
+pub(crate) async fn key_deleted<B: Backend>() -> anyhow::Result<Verdict> {
+    let system = SystemOn::<B>::start(&["v1", "v1", "v1"]).await?;
+    back_within_a_ttl(&system, system.server.delete_all()).await
 }
 
-/// All leases revoked.
-pub(crate) async fn lease_revoked() -> anyhow::Result<Verdict> {
-    let system = System::start(&["v1", "v1", "v1"]).await?;
-    back_within_a_ttl(&system, system.etcd.revoke_all_leases()).await
+/// All leases revoked, or whatever keeps entries there.
+pub(crate) async fn lease_revoked<B: Backend>() -> anyhow::Result<Verdict> {
+    if let Some(why) = B::CANNOT_EXPIRE {
+        return Ok(Verdict::left_out(why));
+    }
+    let system = SystemOn::<B>::start(&["v1", "v1", "v1"]).await?;
+    back_within_a_ttl(&system, system.server.expire_all()).await
 }
 
-async fn back_within_a_ttl(
-    system: &System,
-    fault: impl Future<Output = ()>,
+async fn back_within_a_ttl<B: Backend>(
+    system: &SystemOn<B>,
+    fault: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<Verdict> {
     let gets = system.gets(300);
     sleep(SECOND).await;
-    fault.await;
+    fault.await?;
     let began = Instant::now();
-    let listed = || async { Ok(system.etcd.keys().await.len() == 3) };
+    let listed = || async { Ok(system.server.listed().await?.len() == 3) };
     until(SECOND * 20, "all to be listed again", listed).await?;
     let took = began.elapsed();
     sleep(SECOND).await;
@@ -144,13 +148,13 @@ async fn back_within_a_ttl(
 }
 
 /// Services first, etcd later: they wait and say so, and are ready five seconds after etcd is.
-pub(crate) async fn cold_start() -> anyhow::Result<Verdict> {
-    let mut system = System::around(Etcd::not_yet(), &["v1", "v1"], &[]).await?;
+pub(crate) async fn cold_start<B: Backend>() -> anyhow::Result<Verdict> {
+    let mut system = SystemOn::around(B::not_yet(), &["v1", "v1"], &[]).await?;
     let (status, _) = get(&system.url("/greet/Ada").to_string()).await?;
     let (ready, _) = system.admin("/ready").await?;
     let said = system.greeters[0].logged("trying until it is")?
         && system.gateway.logged("trying until")?;
-    system.etcd.run().await;
+    system.server.run().await;
     let began = Instant::now();
     let is_ready = || async {
         Ok(system.admin("/ready").await?.0 == 200 && system.states().await?.len() == 2)
@@ -165,10 +169,9 @@ pub(crate) async fn cold_start() -> anyhow::Result<Verdict> {
 }
 
 /// Values and keys that make no sense are skipped and counted; the others are served.
-pub(crate) async fn junk() -> anyhow::Result<Verdict> {
-    let system = System::start(&["v1", "v1", "v1"]).await?;
+pub(crate) async fn junk<B: Backend>() -> anyhow::Result<Verdict> {
+    let system = SystemOn::<B>::start(&["v1", "v1", "v1"]).await?;
     let gets = system.gets(300);
-    let prefix = "/services/greeter/";
     let node =
         |ip: &str, port: u32| format!(r#"{{"ServiceName":"greeter","IP":"{ip}","Port":{port}}}"#);
     let tags: Vec<_> = (0..10_000).map(|n| format!(r#""t{n}":"x""#)).collect();
@@ -208,14 +211,12 @@ pub(crate) async fn junk() -> anyhow::Result<Verdict> {
     let entries = entries.map(|(key, value)| (key.to_owned(), value));
     let ours = [system.gateway.address, system.gateway.admin()?.parse()?].map(own);
     let entries = [entries.to_vec(), ours.to_vec()].concat();
-    let count = entries.len();
-    for (key, value) in entries {
-        system.etcd.put(&format!("{prefix}{key}"), value).await;
+    let mut count = 0;
+    for (name, value) in entries {
+        count += usize::from(system.server.put("greeter", &name, &value).await?);
     }
-    system
-        .etcd
-        .put("/services/greeter2/127.0.0.1:1", node("127.0.0.1", 1))
-        .await;
+    let other = node("127.0.0.1", 1);
+    system.server.put("greeter2", "127.0.0.1:1", &other).await?;
     let skipped = || async {
         Ok(system
             .metric(r#"gateway_registry_skipped_entries{service="greeter"}"#)
@@ -236,4 +237,40 @@ pub(crate) async fn junk() -> anyhow::Result<Verdict> {
                 "{count} entries skipped, {known} nodes known, {looped} loops"
             )),
     )
+}
+
+/// A thousand nodes are one list, and a node more or less is seen as soon as among few.
+pub(crate) async fn thousand<B: Backend>() -> anyhow::Result<Verdict> {
+    const NODES: usize = 1000;
+    // Linux has all of 127.0.0.0/8: one listener is all nodes.
+    let everybody = StandIn::on(([0, 0, 0, 0], 0).into(), Peer::oblige)?;
+    let port = everybody.address.port();
+    let server = B::started().await;
+    for n in 0..NODES {
+        let ip = format!("127.1.{}.{}", n / 250, n % 250 + 1);
+        let value = format!(r#"{{"ServiceName":"greeter","IP":"{ip}","Port":{port}}}"#);
+        server
+            .put("greeter", &format!("{ip}:{port}"), &value)
+            .await?;
+    }
+    let began = Instant::now();
+    let mut system = SystemOn::around(server, &[], &[]).await?;
+    system.until_known(NODES).await?;
+    let listed = began.elapsed();
+    let gets = system.gets(300);
+    let began = Instant::now();
+    system.add("v1").await?;
+    system.until_known(NODES + 1).await?;
+    let joined = began.elapsed();
+    let began = Instant::now();
+    system.greeters.remove(0).leave().await?;
+    system.until_known(NODES).await?;
+    let left = began.elapsed();
+    let gets = gets.end().await?;
+    let times = [listed, joined, left].map(|time| time.as_millis());
+    let held = gets.failed() == 0 && listed <= SECOND * 3 && joined <= SECOND * 5;
+    Ok(Verdict::new(held).counted(&gets).note(format!(
+        "known {} ms after the gateway's start, one more {} ms after its start, and gone {} ms after SIGTERM",
+        times[0], times[1], times[2]
+    )))
 }

@@ -71,7 +71,7 @@ async fn come_and_go(system: &System, gets: &Running) -> anyhow::Result<Usage> {
     let asked = || async { Ok(gets.count() >= turns) };
     until(SECOND * 30, "an answer of each node", asked).await?;
     let usage = Usage::of(system.gateway.id())?;
-    system.etcd.delete("/services/greeter/127.0.1.1:").await;
+    system.server.delete("/services/greeter/127.0.1.1:").await;
     system.until_known(3).await?;
     Ok(usage)
 }

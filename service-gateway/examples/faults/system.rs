@@ -1,4 +1,4 @@
-//! The real thing: etcd, greeters and a gateway as processes.
+//! The real thing: a registry, greeters and a gateway as processes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use anyhow::Context;
 use awc::http::{Method, Uri};
 use serde_json::Value;
 
+use crate::backend::Backend;
 use crate::directory::Directory;
 use crate::etcd::Etcd;
 use crate::generator::Load;
@@ -19,10 +20,13 @@ use crate::usage::Usage;
 /// The greeters' time to live in all faults.
 pub(crate) const TTL: Duration = Duration::from_secs(5);
 
+/// Everything at work on an etcd, as most faults have it.
+pub(crate) type System = SystemOn<Etcd>;
+
 /// Everything at work, and gone when this is dropped.
-pub(crate) struct System {
-    pub(crate) etcd: Etcd,
-    /// The registry of those who start from now on: what follows `etcd://`.
+pub(crate) struct SystemOn<B> {
+    pub(crate) server: B,
+    /// The registry of those who start from now on: what follows `etcd://` and the like.
     pub(crate) registry: String,
     pub(crate) greeters: Vec<Process>,
     pub(crate) gateway: Process,
@@ -30,49 +34,49 @@ pub(crate) struct System {
     environment: Vec<(String, String)>,
 }
 
-impl System {
-    /// etcd, a gateway, and greeters of these versions, all found by the gateway.
+impl<B: Backend> SystemOn<B> {
+    /// A registry, a gateway, and greeters of these versions, all found by the gateway.
     pub(crate) async fn start(versions: &[&str]) -> anyhow::Result<Self> {
-        let system = Self::around(Etcd::start().await, versions, &[]).await?;
+        let system = Self::around(B::started().await, versions, &[]).await?;
         system.until_known(versions.len()).await?;
         Ok(system)
     }
 
-    /// The same with an etcd that may not run yet, so that the gateway may know nobody, and with flags
+    /// The same with a registry that may not run yet, so that the gateway may know nobody, and with flags
     /// for the gateway.
     pub(crate) async fn around(
-        etcd: Etcd,
+        server: B,
         versions: &[&str],
         flags: &[&str],
     ) -> anyhow::Result<Self> {
-        let registry = etcd.address();
-        Self::at(etcd, &registry, versions, flags).await
+        let registry = server.address();
+        Self::at(server, &registry, versions, flags).await
     }
 
-    /// The same with another way to etcd.
+    /// The same with another way to the registry.
     pub(crate) async fn at(
-        etcd: Etcd,
+        server: B,
         registry: &str,
         versions: &[&str],
         flags: &[&str],
     ) -> anyhow::Result<Self> {
-        Self::within(Vec::new(), etcd, registry, versions, flags).await
+        Self::within(Vec::new(), server, registry, versions, flags).await
     }
 
-    /// The same with more in the environment of all processes but etcd.
+    /// The same with more in the environment of all processes but the registry.
     pub(crate) async fn within(
         environment: Vec<(String, String)>,
-        etcd: Etcd,
+        server: B,
         registry: &str,
         versions: &[&str],
         flags: &[&str],
     ) -> anyhow::Result<Self> {
         let directory = Directory::new()?;
         let mut system = Self {
-            etcd,
+            server,
             registry: registry.to_owned(),
             greeters: Vec::new(),
-            gateway: gateway(&directory, registry, flags, &environment).await?,
+            gateway: gateway(&directory, &url(B::SCHEME, registry), flags, &environment).await?,
             directory,
             environment,
         };
@@ -84,27 +88,9 @@ impl System {
 
     /// Puts a gateway that knows nobody in the place of the one that knew.
     pub(crate) async fn replace_gateway(&mut self) -> anyhow::Result<()> {
-        let (directory, registry) = (&self.directory, &self.registry);
-        self.gateway = gateway(directory, registry, &[], &self.environment).await?;
+        let (directory, registry) = (&self.directory, url(B::SCHEME, &self.registry));
+        self.gateway = gateway(directory, &registry, &[], &self.environment).await?;
         Ok(())
-    }
-
-    /// A gateway with these routes, before greeters of these versions, and before nodes of these, that a
-    /// fault scripts. Nobody is asked for its health, so that those get what the fault sends, and
-    /// nothing else.
-    pub(crate) async fn routing(
-        routes: &str,
-        greeters: &[&str],
-        nodes: &[(&Upstream, &str)],
-    ) -> anyhow::Result<Self> {
-        let flags = ["--route", routes, "--probe-path", "off"];
-        let system = Self::around(Etcd::start().await, greeters, &flags).await?;
-        for (node, version) in nodes {
-            let tags = format!(r#"{{"version":"{version}"}}"#);
-            system.list(&node.address.to_string(), &tags).await;
-        }
-        system.until_known(greeters.len() + nodes.len()).await?;
-        Ok(system)
     }
 
     /// One more greeter. It listens when this returns, and registers meanwhile.
@@ -125,7 +111,7 @@ impl System {
         let log = self
             .directory
             .file(&format!("greeter-{:08x}.log", fastrand::u32(..)));
-        let registry = format!("etcd://{}", self.registry);
+        let registry = url(B::SCHEME, &self.registry);
         let (ttl, tag) = (format!("{}s", TTL.as_secs()), format!("version={version}"));
         let flags = [
             "--registry",
@@ -141,26 +127,16 @@ impl System {
         Process::start(&log, "service-greeter", &flags, &self.environment).await
     }
 
-    /// Lists a node that nobody keeps, as `etcdctl put` would.
-    pub(crate) async fn put_node(&self, address: &str) {
-        self.list(address, "null").await;
-    }
-
-    async fn list(&self, address: &str, tags: &str) {
-        let (key, value) = entry(address, tags);
-        self.etcd.put(&key, value).await;
-    }
-
-    /// Lists many such nodes.
-    pub(crate) async fn put_nodes(&self, addresses: impl Iterator<Item = String>) {
-        let entries = addresses.map(|address| entry(&address, "null"));
-        self.etcd.put_all(entries).await;
-    }
-
-    /// Waits until etcd lists this address.
+    /// Waits until the registry lists this address.
     pub(crate) async fn until_listed(&self, address: &str) -> anyhow::Result<()> {
-        let key = format!("/services/greeter/{address}");
-        let listed = || async { Ok(self.etcd.keys().await.contains(&key)) };
+        let listed = || async {
+            Ok(self
+                .server
+                .listed()
+                .await?
+                .iter()
+                .any(|name| name == address))
+        };
         until(Duration::from_secs(15), "the node to be listed", listed).await
     }
 
@@ -283,6 +259,42 @@ impl System {
     }
 }
 
+impl System {
+    /// A gateway with these routes, before greeters of these versions, and before nodes of these, that a
+    /// fault scripts. Nobody is asked for its health, so that those get what the fault sends, and
+    /// nothing else.
+    pub(crate) async fn routing(
+        routes: &str,
+        greeters: &[&str],
+        nodes: &[(&Upstream, &str)],
+    ) -> anyhow::Result<Self> {
+        let flags = ["--route", routes, "--probe-path", "off"];
+        let system = Self::around(Etcd::start().await, greeters, &flags).await?;
+        for (node, version) in nodes {
+            let tags = format!(r#"{{"version":"{version}"}}"#);
+            system.list(&node.address.to_string(), &tags).await;
+        }
+        system.until_known(greeters.len() + nodes.len()).await?;
+        Ok(system)
+    }
+
+    /// Lists a node that nobody keeps, as `etcdctl put` would.
+    pub(crate) async fn put_node(&self, address: &str) {
+        self.list(address, "null").await;
+    }
+
+    async fn list(&self, address: &str, tags: &str) {
+        let (key, value) = entry(address, tags);
+        self.server.put(&key, value).await;
+    }
+
+    /// Lists many such nodes.
+    pub(crate) async fn put_nodes(&self, addresses: impl Iterator<Item = String>) {
+        let entries = addresses.map(|address| entry(&address, "null"));
+        self.server.put_all(entries).await;
+    }
+}
+
 async fn gateway(
     directory: &Directory,
     registry: &str,
@@ -290,10 +302,13 @@ async fn gateway(
     environment: &[(String, String)],
 ) -> anyhow::Result<Process> {
     let log = directory.file(&format!("gateway-{:08x}.log", fastrand::u32(..)));
-    let registry = format!("etcd://{registry}");
     let admin = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-    let arguments = [&["--registry", &registry][..], &admin, flags].concat();
+    let arguments = [&["--registry", registry][..], &admin, flags].concat();
     Process::start(&log, "service-gateway", &arguments, environment).await
+}
+
+fn url(scheme: &str, rest: &str) -> String {
+    format!("{scheme}://{rest}")
 }
 
 /// The key and the value of a node.

@@ -28,7 +28,7 @@ pub(crate) async fn unconfirmed() -> anyhow::Result<Verdict> {
 
     for node in &nodes[..3] {
         let key = format!("/services/greeter/{}", node.address);
-        system.etcd.delete(&key).await;
+        system.server.delete(&key).await;
     }
     let vanished = Instant::now();
     for node in &nodes[..3] {
@@ -42,7 +42,7 @@ pub(crate) async fn unconfirmed() -> anyhow::Result<Verdict> {
     let three = vanished.elapsed();
     nodes.drain(..2);
 
-    system.etcd.delete("/").await;
+    system.server.delete("/").await;
     let vanished = Instant::now();
     for node in &nodes {
         system.until_state(&node.address, "unconfirmed").await?;
