@@ -1,0 +1,175 @@
+use tokio::time::timeout;
+
+use super::*;
+use crate::{Ejection, MemoryRegistry, Registration, ServiceNode};
+
+/// A client of the service `a` with these nodes, which stay as long as their registrations.
+async fn client_of(nodes: &[(&str, &str)]) -> (DiscoveryClient, Vec<Registration>) {
+    let registry = MemoryRegistry::default();
+    let mut registrations = Vec::new();
+    for (address, tags) in nodes {
+        let node = ServiceNode::new(a(), address.parse().unwrap());
+        let node = node.with_tags(tags.parse().unwrap());
+        let registration = registry.register(node, Duration::from_secs(10));
+        registration.registered().await;
+        registrations.push(registration);
+    }
+    (DiscoveryClient::new(Arc::new(registry)), registrations)
+}
+
+fn a() -> ServiceName {
+    "a".parse().unwrap()
+}
+
+#[tokio::test]
+async fn nodes_at_forbidden_addresses_are_skipped_and_counted() {
+    let (client, _nodes) = client_of(&[
+        ("10.0.0.1:80", ""),
+        ("10.0.0.2:80", ""),
+        ("169.254.169.254:80", ""),
+        ("11.0.0.1:80", ""),
+    ])
+    .await;
+    let allowed = |address: SocketAddr| address.ip() != std::net::IpAddr::from([11, 0, 0, 1]);
+    let client = client.with_allowed(allowed);
+    client.resolve(&a(), &Tags::new()).await.unwrap();
+    let view = client.view(&a()).unwrap();
+    let known: Vec<_> = view
+        .endpoints()
+        .iter()
+        .map(|e| e.address.to_string())
+        .collect();
+    assert_eq!(known, ["10.0.0.1:80", "10.0.0.2:80"]);
+    assert_eq!(view.skipped(), 2);
+}
+
+#[tokio::test]
+async fn nodes_are_chosen_as_the_balancer_does() {
+    let (client, _nodes) = client_of(&[("10.0.0.1:80", "weight=3"), ("10.0.0.2:80", "")]).await;
+    let client = client.with_balancer(Balancer::Weighted);
+    let mut firsts = 0;
+    for _ in 0..40 {
+        let chosen = client.resolve(&a(), &Tags::new()).await.unwrap();
+        firsts += usize::from(chosen.authority() == "10.0.0.1:80");
+    }
+    assert_eq!(firsts, 30);
+}
+
+/// With a resolver of its own, every request would begin with the first node.
+#[tokio::test]
+async fn who_asks_again_gets_the_same_resolver_until_there_are_too_many() {
+    let (client, _nodes) = client_of(&[]).await;
+    let resolver = |number: usize| {
+        let tags = format!("number={number}").parse().unwrap();
+        client.resolver(&a(), &tags)
+    };
+    let first = resolver(1);
+    for number in 2..=MAX_RESOLVERS {
+        resolver(number);
+    }
+    assert!(Arc::ptr_eq(&first, &resolver(1)));
+    resolver(MAX_RESOLVERS + 1);
+    assert!(!Arc::ptr_eq(&first, &resolver(1)), "all were forgotten");
+}
+
+#[tokio::test]
+async fn who_has_resolved_before_is_given_a_newcomer_too() {
+    let (client, _nodes) = client_of(&[("10.0.0.1:80", "")]).await;
+    let resolver = client.resolver(&a(), &Tags::new());
+    resolver.ready().await.unwrap();
+    let resolve = || resolver.resolve(None, |_| true).unwrap().address.ip();
+    assert_eq!(resolve(), resolve());
+    let mut changes = client.changes(&a());
+    let newcomer = ServiceNode::new(a(), ([10, 0, 0, 2], 80).into());
+    let _newcomer = client.registry.register(newcomer, Duration::from_secs(10));
+    let changed = timeout(Duration::from_secs(10), changes.changed()).await;
+    changed.expect("a change in time").unwrap();
+    assert_ne!(resolve(), resolve());
+}
+
+#[tokio::test]
+async fn a_node_that_is_set_aside_is_not_chosen_from_then_on() {
+    let (client, _nodes) = client_of(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")]).await;
+    let resolve = async || client.resolve(&a(), &Tags::new()).await.unwrap();
+    let one = resolve().await;
+    let two = resolve().await;
+    one.eject(Ejection::Failing);
+    assert_eq!(resolve().await.address, two.address);
+    assert_eq!(resolve().await.address, two.address);
+    one.restore();
+    two.eject(Ejection::Silent);
+    assert_eq!(resolve().await.address, one.address);
+    assert_eq!(resolve().await.address, one.address);
+    let view = client.view(&a()).unwrap();
+    let ejections = Ejection::ALL.map(|why| view.ejections(why));
+    assert_eq!(ejections, [0, 1, 1]);
+}
+
+#[tokio::test]
+async fn who_tries_again_rather_gets_a_node_that_has_answered_before() {
+    let nodes = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"].map(|address| (address, ""));
+    let (client, _nodes) = client_of(&nodes).await;
+    let resolver = client.resolver(&a(), &Tags::new());
+    resolver.ready().await.unwrap();
+    let view = client.view(&a()).unwrap();
+    let [one, two, three] = view.endpoints().as_ref() else {
+        panic!("there are three");
+    };
+    two.answered(true);
+    let resolve = || resolver.resolve(None, |node| node.address != one.address);
+    let chosen: Vec<_> = (0..30).map(|_| resolve().unwrap().address).collect();
+    let turns = [one, two, three].map(|node| chosen.iter().filter(|a| **a == node.address));
+    assert_eq!(turns.map(Iterator::count), [0, 20, 10]);
+    two.eject(Ejection::Failing);
+    let last = resolver.resolve(None, |node| node.address == two.address);
+    assert!(last.is_ok(), "rather one that is set aside than none");
+}
+
+#[tokio::test]
+async fn nodes_that_vanished_at_once_are_usable_until_nobody_is_found_there() {
+    let (client, nodes) = client_of(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")]).await;
+    let resolve = async || client.resolve(&a(), &Tags::new()).await;
+    let first = resolve().await.unwrap();
+    let unconfirmed = || {
+        let view = client.view(&a()).unwrap();
+        let unconfirmed = view.endpoints().iter().filter(|e| e.is_unconfirmed());
+        unconfirmed.count()
+    };
+    assert_eq!(unconfirmed(), 0);
+    let mut changes = client.changes(&a());
+    let mut becomes = async |count| {
+        while unconfirmed() != count {
+            let changed = timeout(Duration::from_secs(10), changes.changed()).await;
+            changed.expect("a change in time").unwrap();
+        }
+    };
+    drop(nodes);
+    becomes(2).await;
+    let second = resolve().await.unwrap();
+    first.eject(Ejection::Unreachable);
+    assert!(Arc::ptr_eq(&resolve().await.unwrap(), &second));
+    second.eject(Ejection::Unreachable);
+    assert!(matches!(resolve().await, Err(Error::NoInstance { .. })));
+
+    let node = ServiceNode::new(a(), first.address);
+    let _again = client.registry.register(node, Duration::from_secs(10));
+    becomes(1).await;
+    assert!(Arc::ptr_eq(&resolve().await.unwrap(), &first));
+}
+
+#[tokio::test]
+async fn nodes_that_vanished_at_once_are_kept_as_long_as_wanted() {
+    let (client, nodes) = client_of(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")]).await;
+    let client = client.with_vanished_kept_for(Duration::from_millis(50));
+    client.resolve(&a(), &Tags::new()).await.unwrap();
+    let mut changes = client.changes(&a());
+    drop(nodes);
+    let gone = async {
+        while !client.view(&a()).unwrap().endpoints().is_empty() {
+            changes.changed().await.unwrap();
+        }
+    };
+    timeout(Duration::from_secs(5), gone)
+        .await
+        .expect("in time");
+}
