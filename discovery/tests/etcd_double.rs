@@ -167,6 +167,23 @@ async fn a_cancelled_watch_begins_again_at_once() {
     assert_eq!(next(&mut lists).await.unwrap(), [1]);
 }
 
+#[tokio::test]
+async fn a_node_whose_renewals_are_not_answered_takes_another_lease_in_time() {
+    let (double, scene) = scene().await;
+    let scene = scene.with_ttl(3 * TTL);
+    double.fate().script_renewals(End::Silent, 1); // after the one that opens it
+    let _node = scene.join(1).await;
+    let entry = || double.look(|state| state.keys.get(&scene.key(1)).cloned().unwrap());
+    let before = entry();
+    let moved = async || entry().lease != before.lease;
+    eventually("it is under another lease", PATIENCE, moved).await;
+    assert_eq!(
+        entry().create_revision,
+        before.create_revision,
+        "never gone"
+    );
+}
+
 /// A node that has to take another lease, and what becomes of its two tries to put its key under
 /// that one.
 async fn with_another_lease(tries: [Outcome; 2]) -> (Double, Scene, Registration, i64) {

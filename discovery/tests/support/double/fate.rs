@@ -9,6 +9,7 @@ pub(crate) struct Fate {
     random: Option<Rng>,
     scripted: VecDeque<(Call, Outcome)>,
     watches: VecDeque<(End, usize)>,
+    renewals: VecDeque<(End, usize)>,
 }
 
 /// What can be asked.
@@ -60,6 +61,11 @@ impl Fate {
         self.watches.push_back((end, messages));
     }
 
+    /// Decides on the next stream of renewals, and after how many of them.
+    pub(crate) fn script_renewals(&mut self, end: End, renewals: usize) {
+        self.renewals.push_back((end, renewals));
+    }
+
     /// Whether all that was scripted has happened.
     pub(crate) fn is_done(&self) -> bool {
         self.scripted.is_empty()
@@ -89,8 +95,14 @@ impl Fate {
         scripted.unwrap_or_else(|| self.end())
     }
 
+    /// How a stream of renewals ends, and after how many of them.
+    pub(crate) fn renewals_end(&mut self) -> (End, usize) {
+        let scripted = self.renewals.pop_front();
+        scripted.unwrap_or_else(|| self.end())
+    }
+
     /// How a stream ends, and after how many messages.
-    pub(crate) fn end(&mut self) -> (End, usize) {
+    fn end(&mut self) -> (End, usize) {
         let Some(random) = &mut self.random else {
             return (End::Never, usize::MAX);
         };

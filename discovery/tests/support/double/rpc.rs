@@ -298,7 +298,7 @@ impl PbLeaseService for Rpc {
         &self,
         request: Request<Streaming<PbLeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let going = Going::new(self, request.into_inner(), self.fate().end());
+        let going = Going::new(self, request.into_inner(), self.fate().renewals_end());
         let answers = unfold(going, |mut going| async {
             let id = going.asked.message().await.ok()??.id;
             let gone = Err(Status::not_found("etcdserver: requested lease not found"));
