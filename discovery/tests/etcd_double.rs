@@ -135,6 +135,21 @@ async fn a_key_that_a_successor_wrote_is_left_alone_until_it_is_gone() {
     timeout(PATIENCE, node.registered()).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_request_that_fails_once_is_made_again_at_once() {
+    let (double, scene) = scene().await;
+    for call in [Call::Range, Call::Grant, Call::Txn] {
+        double.fate().script(call, Outcome::Refused);
+    }
+    let mut lists = scene.registry.watch(&scene.service);
+    assert!(next(&mut lists).await.unwrap().is_empty());
+    let node = scene.register(scene.node(1));
+    timeout(PATIENCE, node.registered()).await.unwrap();
+    let granted = double.look(|state| state.leases.len());
+    assert_eq!(granted, 1, "it did not begin anew");
+    assert!(double.fate().is_done());
+}
+
 /// A list for every change would be all that 10 000 nodes let etcd do.
 #[tokio::test]
 async fn changes_come_without_another_list_being_read() {
