@@ -66,6 +66,7 @@ impl Message {
         assert_eq!(problem["status"], status, "{problem}");
         assert_eq!(problem["attempts"], attempts, "{problem}");
         assert!(problem["title"].is_string(), "{problem}");
+        assert_ne!(problem["detail"].as_str().unwrap(), "", "{problem}");
         let counted = attempts.to_string();
         assert_eq!(self.header("x-gateway-attempts"), Some(counted.as_str()));
         let retry_after = (status == 503).then_some("1");
