@@ -105,6 +105,17 @@ async fn more_history_than_fits_a_message_comes_in_pieces() {
 }
 
 #[tokio::test]
+async fn a_registration_that_is_dropped_leaves_its_key_to_the_lease() {
+    let (double, scene) = scene().await;
+    let node = scene.join(1).await;
+    let dropped = Instant::now();
+    drop(node);
+    let gone = async || double.look(|state| state.keys.is_empty());
+    eventually("its key is gone", TTL + TTL, gone).await;
+    assert!(dropped.elapsed() > TTL / 2, "it did not say goodbye");
+}
+
+#[tokio::test]
 async fn a_key_that_was_deleted_is_back_although_its_lease_was_renewed() {
     let (double, scene) = scene().await;
     let node = scene.join(1).await;

@@ -297,7 +297,8 @@ macro_rules! tests {
 
 /// A registry, and what has to live as long as it is used.
 async fn memory() -> (Arc<dyn NodeRegistry>, ()) {
-    (Arc::new(discovery::MemoryRegistry::default()), ())
+    let url = "memory:".parse().unwrap();
+    (discovery::connect(&url).unwrap(), ())
 }
 
 async fn file() -> (Arc<dyn NodeRegistry>, support::Directory) {
