@@ -3,6 +3,11 @@
 //! Workers never wait for whoever reads it. What is to be written goes through a bounded channel to
 //! one thread that formats and writes; what finds the channel full is dropped, and counted.
 
+#![allow(
+    clippy::disallowed_types,
+    reason = "a line's time is for those who read it, and nothing is decided by it"
+)]
+
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -134,9 +139,16 @@ fn write(lines: &Receiver<Option<Line>>, mut output: impl Write) -> io::Result<(
     Ok(())
 }
 
+/// When a request came that took so long up to now.
+pub(crate) fn came(before: Duration) -> SystemTime {
+    SystemTime::now() - before
+}
+
 /// A path, or as much of it as is worth a line.
 pub(crate) fn shortened(path: &str) -> String {
-    let end = path.floor_char_boundary(LONGEST_PATH);
+    let mut ends = (0..=LONGEST_PATH.min(path.len())).rev();
+    let end = ends.find(|end| path.is_char_boundary(*end));
+    let end = end.unwrap_or_default();
     let dots = if end < path.len() { "…" } else { "" };
     [&path[..end], dots].concat()
 }

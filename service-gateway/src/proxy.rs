@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use actix_web::body::BoxBody;
 use actix_web::dev::Payload;
@@ -196,7 +196,7 @@ fn written_down(
     let (received, answered) = (request.headers(), response.headers());
     let said = |name| Some(answered.get(name)?.to_str().ok()?.to_owned());
     let line = Line {
-        time: SystemTime::now() - way.began.elapsed(),
+        time: access_log::came(way.began.elapsed()),
         client: request.peer_addr().map(|peer| peer.ip()),
         method: request.method().to_string(),
         path: access_log::shortened(request.path()),

@@ -62,18 +62,16 @@ pub(super) struct ServiceCounts {
     pub(super) nanoseconds: AtomicU64,
 }
 
-const ZERO: AtomicU64 = AtomicU64::new(0);
-
 impl Counts {
     pub(super) fn new(services: usize) -> Self {
         let service = || ServiceCounts {
-            requests: [const { [ZERO; 5] }; VERSIONS],
-            latencies: [ZERO; BUCKETS.len() + 1],
-            nanoseconds: ZERO,
+            requests: [const { [const { AtomicU64::new(0) }; 5] }; VERSIONS],
+            latencies: [const { AtomicU64::new(0) }; BUCKETS.len() + 1],
+            nanoseconds: AtomicU64::new(0),
         };
         Self {
-            steps: [ZERO; 4],
-            refusals: [ZERO; Reason::ALL.len()],
+            steps: [const { AtomicU64::new(0) }; 4],
+            refusals: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             services: std::iter::repeat_with(service).take(services).collect(),
         }
     }
