@@ -24,6 +24,9 @@ mod plot;
 #[allow(dead_code, reason = "the faults use more of it")]
 mod process;
 mod report;
+#[path = "../../../discovery/tests/support/server.rs"]
+#[allow(dead_code, reason = "the library's tests use more of it")]
+mod server;
 #[path = "../faults/usage.rs"]
 #[allow(dead_code, reason = "the faults look at more of it")]
 mod usage;
