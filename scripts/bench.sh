@@ -36,5 +36,5 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
 fi
 
-cargo build --quiet --locked --release -p service-greeter -p service-gateway --bins --example bench
+cargo build --quiet --locked --release -p service-greeter -p service-gateway --features "consul zookeeper" --bins --example bench
 exec "${CARGO_TARGET_DIR:-target}/release/examples/bench" "$@"
