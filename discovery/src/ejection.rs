@@ -31,6 +31,8 @@ pub(crate) struct Record {
     good_answers: AtomicU64,
     /// Whether it is ejected, for those who have no time to ask why.
     is_ejected: AtomicBool,
+    /// Whether somebody asked that it gets no requests.
+    is_drained: AtomicBool,
     /// A std mutex: looked at when something changes, never across an await.
     standing: Mutex<Standing>,
     counts: Arc<Counts>,
@@ -72,6 +74,19 @@ impl Record {
     pub(crate) fn trial_is_due(&self) -> bool {
         let standing = self.standing();
         standing.ejected.is_some() && standing.until.is_none_or(|until| until <= Instant::now())
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_drained.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether that changed anything.
+    pub(crate) fn set_drained(&self, drained: bool) -> bool {
+        let changed = self.is_drained.swap(drained, Ordering::Relaxed) != drained;
+        if changed {
+            self.counts.changes.fetch_add(1, Ordering::Release);
+        }
+        changed
     }
 
     pub(crate) fn good_answers(&self) -> u64 {
@@ -139,7 +154,8 @@ impl Record {
 }
 
 impl Counts {
-    /// Counted up at every ejection and restoration, and when an endpoint is doubted or confirmed.
+    /// Counted up at every ejection and restoration, and when an endpoint is doubted or confirmed,
+    /// drained or released.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
@@ -210,6 +226,9 @@ mod tests {
         record.restore();
         record.restore();
         assert_eq!(counts.changes(), 2);
+        let changed = [true, true, false, false].map(|drained| record.set_drained(drained));
+        assert_eq!(changed, [true, false, true, false]);
+        assert_eq!(counts.changes(), 4);
         let ejections = Ejection::ALL.map(|why| counts.ejections(why));
         assert_eq!(ejections, [1, 0, 0]);
     }

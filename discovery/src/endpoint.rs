@@ -1,7 +1,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
@@ -18,8 +18,29 @@ pub struct Endpoint {
     authority: Box<str>,
     weight: u16,
     in_flight: AtomicUsize,
+    ended: Ended,
     record: Record,
     unconfirmed: AtomicBool,
+}
+
+/// Requests that have ended. Whoever wants rates takes the difference between two looks.
+#[derive(Debug, Default)]
+struct Ended {
+    requests: AtomicU64,
+    failures: AtomicU64,
+    micros: AtomicU64,
+}
+
+/// What became of the requests that were sent to an endpoint so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Those that had an answer or failed.
+    pub requests: u64,
+    /// Those of them that had a bad answer, or none.
+    pub failures: u64,
+    /// How long all of them took together, each from its choice to the head of its answer.
+    pub time: Duration,
 }
 
 impl Endpoint {
@@ -34,6 +55,7 @@ impl Endpoint {
             weight: node.weight(),
             node,
             in_flight: AtomicUsize::new(0),
+            ended: Ended::default(),
             record,
             unconfirmed: AtomicBool::new(false),
         }
@@ -53,6 +75,38 @@ impl Endpoint {
     /// How many requests are with it now.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// What became of the requests that were sent to it so far.
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            requests: self.ended.requests.load(Ordering::Relaxed),
+            failures: self.ended.failures.load(Ordering::Relaxed),
+            time: Duration::from_micros(self.ended.micros.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Whether somebody asked that it gets no requests. Unlike one that is set aside it gets none at
+    /// all, even if there is nobody else.
+    pub fn is_drained(&self) -> bool {
+        self.record.is_drained()
+    }
+
+    /// Sends it no further requests from this client, until it is [released](Self::release), or its
+    /// entry in the registry changes. Those it has go on.
+    pub fn drain(&self) {
+        if self.record.set_drained(true) {
+            let (service, address) = (&self.service, self.address);
+            info!(service:%, address:%; "node drained");
+        }
+    }
+
+    /// The end of [draining](Self::drain).
+    pub fn release(&self) {
+        if self.record.set_drained(false) {
+            let (service, address) = (&self.service, self.address);
+            info!(service:%, address:%; "node released");
+        }
     }
 
     /// Whether it vanished from the registry in a way that is not believed yet. It stays usable for
@@ -149,12 +203,34 @@ impl Deref for Endpoint {
 /// A chosen endpoint. It counts as one request in flight until it is dropped, so keep it for as long
 /// as the request lasts, its answer's body included.
 #[derive(Debug)]
-pub struct InFlight(Arc<Endpoint>);
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+    chosen: Instant,
+}
 
 impl InFlight {
     pub(crate) fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint)
+        Self {
+            endpoint,
+            chosen: Instant::now(),
+        }
+    }
+
+    /// Counts it into the endpoint's [`Traffic`]: its answer has come, or it failed. A request that
+    /// nobody waited for until then is not counted.
+    pub fn ended(&self, good: bool) {
+        let Ended {
+            requests,
+            failures,
+            micros,
+        } = &self.endpoint.ended;
+        let took = self.chosen.elapsed().as_micros();
+        requests.fetch_add(1, Ordering::Relaxed);
+        micros.fetch_add(took.try_into().unwrap_or(0), Ordering::Relaxed);
+        if !good {
+            failures.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -162,13 +238,13 @@ impl Deref for InFlight {
     type Target = Arc<Endpoint>;
 
     fn deref(&self) -> &Arc<Endpoint> {
-        &self.0
+        &self.endpoint
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -186,6 +262,23 @@ mod tests {
         for authority in ["10.0.0.1:80", "[2001:db8::1]:80"] {
             assert_eq!(endpoint(authority).authority(), authority);
         }
+    }
+
+    #[test]
+    fn requests_are_counted_when_they_end() {
+        let address = ([10, 0, 0, 1], 80).into();
+        let node = ServiceNode::new("a".parse().unwrap(), address);
+        let endpoint = Arc::new(Endpoint::new(Arc::new(node)));
+        let [good, bad, given_up] = [(); 3].map(|()| InFlight::new(endpoint.clone()));
+        assert_eq!(endpoint.traffic(), Traffic::default());
+        let chosen = good.chosen.elapsed();
+        good.ended(true);
+        bad.ended(false);
+        drop((good, bad, given_up));
+        let traffic = endpoint.traffic();
+        assert_eq!((traffic.requests, traffic.failures), (2, 1));
+        assert!(traffic.time >= Duration::from_micros(chosen.as_micros() as u64));
+        assert_eq!(endpoint.in_flight(), 0);
     }
 
     #[test]

@@ -76,7 +76,7 @@ mod view;
 pub use balancer::{Balancer, IpHash, LeastRequest, LoadBalancer, Random, RoundRobin, Weighted};
 pub use client::DiscoveryClient;
 pub use ejection::Ejection;
-pub use endpoint::{Endpoint, InFlight};
+pub use endpoint::{Endpoint, InFlight, Traffic};
 pub use error::Error;
 pub use name::ServiceName;
 pub use network::{Network, is_for_services};

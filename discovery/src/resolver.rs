@@ -28,7 +28,7 @@ pub struct Resolver {
 struct Candidates {
     generation: u64,
     standing_changes: u64,
-    /// With the right tags.
+    /// With the right tags, and not drained.
     fitting: Arc<[Arc<Endpoint>]>,
     /// Of these, what is not set aside.
     usable: Arc<[Arc<Endpoint>]>,
@@ -76,7 +76,8 @@ impl Resolver {
     /// "not those I tried already". `key` is for balancers that keep a caller with one endpoint.
     ///
     /// # Errors
-    /// [`Error::NoInstance`] if none fits, [`Error::NotReady`] before the first list.
+    /// [`Error::NoInstance`] if none fits or all that do are [drained](Endpoint::drain),
+    /// [`Error::NotReady`] before the first list.
     pub fn resolve(
         &self,
         key: Option<&[u8]>,
@@ -131,8 +132,9 @@ impl Resolver {
         if (known.generation, known.standing_changes) == (generation, standing_changes) {
             return Ok(known);
         }
-        let fits =
-            |endpoint: &Arc<Endpoint>| endpoint.tags.contain(&self.tags) && !endpoint.is_gone();
+        let fits = |endpoint: &Arc<Endpoint>| {
+            endpoint.tags.contain(&self.tags) && !endpoint.is_gone() && !endpoint.is_drained()
+        };
         let fitting = only(view.endpoints(), fits);
         let usable = usable(&fitting);
         let candidates = Arc::new(Candidates {

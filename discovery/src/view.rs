@@ -15,6 +15,8 @@ pub struct View {
     lists: u64,
     revision: u64,
     skipped: usize,
+    /// When the registry told this list. `None` before the first.
+    listed_at: Option<Instant>,
     away_since: Option<Instant>,
     /// Of ejections since the service is followed.
     counts: Arc<Counts>,
@@ -46,6 +48,11 @@ impl View {
     /// How many of the registry's entries could not be read.
     pub fn skipped(&self) -> usize {
         self.skipped
+    }
+
+    /// How long ago the registry told this list: at its last change, or when it was asked again.
+    pub fn age(&self) -> Duration {
+        self.listed_at.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     /// For how long the registry has not stood by this list: all of it is stale. `None` while the
@@ -115,6 +122,7 @@ impl View {
             lists: self.lists + 1,
             revision: snapshot.revision(),
             skipped: snapshot.skipped(),
+            listed_at: Some(Instant::now()),
             away_since: None,
             counts: self.counts.clone(),
         };

@@ -109,7 +109,9 @@ impl<'a> Race<'a> {
         loop {
             match self.next().await {
                 Ok((endpoint, Ok(response))) => {
-                    endpoint.answered(!response.status().is_server_error());
+                    let good = !response.status().is_server_error();
+                    endpoint.answered(good);
+                    endpoint.ended(good);
                     return Ok(Answer {
                         response,
                         endpoint,
@@ -177,6 +179,9 @@ impl<'a> Race<'a> {
     /// could answer.
     async fn replace(&mut self, failed: &InFlight, failure: Failure) -> Result<(), Refusal> {
         log::debug!(instance:% = failed.address, error = failure.detail(); "attempt failed");
+        if !matches!(failure, Failure::Stale(_)) {
+            failed.ended(false);
+        }
         match failure {
             Failure::NotConnected(_) => {
                 failed.eject(Ejection::Unreachable);
