@@ -1,27 +1,52 @@
 //! The port for those who look after the gateway. Nothing of it is on the proxy port.
+//!
+//! `admin/state.rs` is what there is to see, `admin/feed.rs` tells it again and again,
+//! `admin/history.rs` remembers what changed, `admin/page.rs` is the page that draws all of it, and
+//! `admin/actions.rs` what can be pressed there.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use actix_web::http::header::{Accept, CACHE_CONTROL, CONTENT_SECURITY_POLICY};
-use actix_web::web::{Bytes, Data, Header, ServiceConfig, get};
+use actix_web::http::header::{Accept, CACHE_CONTROL};
+use actix_web::web::{Data, Header, ServiceConfig, get, post};
 use actix_web::{HttpResponse, Responder};
-use discovery::{Ejection, Endpoint, ServiceName, Tags, View};
-use futures_util::{Stream, stream};
-use serde::Serialize;
-use tokio::time::interval;
+use discovery::{ServiceName, View};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::metrics::{Format, Situation};
 use crate::proxy::Gateway;
 
-/// How often a listener of `/api/events` may be told of a change.
-const EVENT_INTERVAL: Duration = Duration::from_millis(250);
+mod actions;
+mod feed;
+mod history;
+mod page;
+mod standing;
+mod state;
+
+use actions::Token;
+use feed::Feed;
+use history::History;
+use state::{Service, State};
+
+/// How often it looks for changes, and tells those who listen.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The nodes of a service that a page gets to see, at most. More would fit on no screen.
+const MOST_SHOWN: usize = 250;
 
 /// What the admin port shows.
 pub(crate) struct Admin {
     pub(crate) gateway: Arc<Gateway>,
+    began: Instant,
+    history: History,
+    feed: Feed,
+    /// What those have to know who want to act. `None` while nobody may.
+    token: Option<Token>,
 }
+
+type Views<'a> = BTreeMap<&'a ServiceName, Option<Arc<View>>>;
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config
@@ -29,45 +54,40 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .route("/ready", get().to(ready))
         .route("/metrics", get().to(metrics))
         .route("/api/instances", get().to(instances))
-        .route("/api/events", get().to(events))
-        .route("/", get().to(page))
-        .route("/page.css", get().to(style))
-        .route("/page.js", get().to(script));
-}
-
-/// Everything a picture of the gateway needs.
-#[derive(Serialize)]
-struct State {
-    services: Vec<Service>,
-}
-
-#[derive(Serialize)]
-struct Service {
-    service: String,
-    registry: Registry,
-    instances: Vec<Instance>,
-}
-
-#[derive(Serialize)]
-struct Registry {
-    state: &'static str,
-    revision: u64,
-    skipped_entries: usize,
-    stale_for_seconds: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Instance {
-    instance: String,
-    version: Option<String>,
-    tags: Tags,
-    state: &'static str,
-    ejected: Option<&'static str>,
-    in_flight: usize,
+        .route("/api/events", get().to(feed::events))
+        .route(actions::PATH, post().to(actions::act))
+        .configure(page::routes);
 }
 
 impl Admin {
-    fn views(&self) -> BTreeMap<&ServiceName, Option<Arc<View>>> {
+    /// # Errors
+    /// If there shall be actions and the system has no random numbers for their token.
+    pub(crate) fn new(gateway: Arc<Gateway>, with_actions: bool) -> anyhow::Result<Self> {
+        let began = Instant::now();
+        Ok(Self {
+            gateway,
+            began,
+            history: History::new(began),
+            feed: Feed::default(),
+            token: with_actions.then(Token::new).transpose()?,
+        })
+    }
+
+    /// Looks for changes, remembers them, and tells those who listen. Has no end.
+    pub(crate) async fn run(&self) -> Infallible {
+        let mut ticks = interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.history.look(&self.views());
+            if self.feed.has_listeners() {
+                self.feed.tell(self);
+            }
+        }
+    }
+
+    /// What is known of the routes' services.
+    fn views(&self) -> Views<'_> {
         let discovery = &self.gateway.discovery;
         let services = self.gateway.routes.iter().map(|route| &route.service);
         services
@@ -75,60 +95,16 @@ impl Admin {
             .collect()
     }
 
-    fn state(&self) -> State {
-        let services = self
-            .views()
-            .into_iter()
-            .map(|(name, view)| Service::new(name, view.as_deref()));
-        State {
-            services: services.collect(),
-        }
-    }
-}
-
-impl Service {
-    fn new(name: &ServiceName, view: Option<&View>) -> Self {
-        let stale = view.and_then(View::stale_for);
-        let state = match (view, stale) {
-            (None, _) => "pending",
-            (Some(_), None) => "connected",
-            (Some(_), Some(_)) => "away",
+    /// The whole state in JSON, as a page gets it.
+    fn state(&self) -> String {
+        let views = self.views();
+        let state = State {
+            uptime_seconds: self.began.elapsed().as_secs(),
+            totals: self.gateway.metrics.totals(),
+            services: state::services(&views, MOST_SHOWN),
+            events: &self.history.events(),
         };
-        let registry = Registry {
-            state,
-            revision: view.map_or(0, View::revision),
-            skipped_entries: view.map_or(0, View::skipped),
-            stale_for_seconds: stale.map(|stale| stale.as_secs()),
-        };
-        let endpoints = view
-            .map(View::endpoints)
-            .into_iter()
-            .flat_map(|endpoints| endpoints.iter());
-        let instances = endpoints.map(|endpoint| Instance::new(endpoint)).collect();
-        Self {
-            service: name.to_string(),
-            registry,
-            instances,
-        }
-    }
-}
-
-impl Instance {
-    fn new(endpoint: &Endpoint) -> Self {
-        let ejected = endpoint.ejected();
-        let state = match ejected {
-            Some(_) => "ejected",
-            None if endpoint.is_unconfirmed() => "unconfirmed",
-            None => "up",
-        };
-        Self {
-            instance: endpoint.address.to_string(),
-            version: endpoint.version().map(str::to_owned),
-            tags: endpoint.tags.clone(),
-            state,
-            ejected: ejected.map(Ejection::as_str),
-            in_flight: endpoint.in_flight(),
-        }
+        serde_json::to_string(&state).expect("numbers and texts are JSON")
     }
 }
 
@@ -168,55 +144,11 @@ async fn metrics(admin: Data<Admin>, accept: Header<Accept>) -> impl Responder {
         .body(gateway.metrics.text(&situation, format))
 }
 
+/// Every node of every service.
 async fn instances(admin: Data<Admin>) -> impl Responder {
+    let views = admin.views();
+    let services: Vec<Service> = state::services(&views, usize::MAX);
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
-        .json(admin.state())
-}
-
-/// The same as `/api/instances`, again after every change ([server-sent events][1]).
-///
-/// [1]: https://html.spec.whatwg.org/multipage/server-sent-events.html
-async fn events(admin: Data<Admin>) -> impl Responder {
-    HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .streaming(changes(admin))
-}
-
-fn changes(admin: Data<Admin>) -> impl Stream<Item = Result<Bytes, serde_json::Error>> {
-    let state = (admin, interval(EVENT_INTERVAL), String::new());
-    stream::try_unfold(state, |(admin, mut ticks, mut last)| async move {
-        while !admin.gateway.leaving.is_cancelled() {
-            ticks.tick().await;
-            let state = serde_json::to_string(&admin.state())?;
-            if state != last {
-                last = state;
-                let event = Bytes::from(format!("event: state\ndata: {last}\n\n"));
-                return Ok(Some((event, (admin, ticks, last))));
-            }
-        }
-        Ok(None)
-    })
-}
-
-/// The picture of all this, in a browser.
-async fn page() -> impl Responder {
-    let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'";
-    HttpResponse::Ok()
-        .insert_header((CONTENT_SECURITY_POLICY, policy))
-        .content_type("text/html; charset=utf-8")
-        .body(include_str!("admin/page.html"))
-}
-
-async fn style() -> impl Responder {
-    HttpResponse::Ok()
-        .content_type("text/css")
-        .body(include_str!("admin/page.css"))
-}
-
-async fn script() -> impl Responder {
-    HttpResponse::Ok()
-        .content_type("text/javascript")
-        .body(include_str!("admin/page.js"))
+        .json(serde_json::json!({"services": services}))
 }

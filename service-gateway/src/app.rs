@@ -70,9 +70,7 @@ impl App {
             false => None,
         };
         let gateway = Arc::new(Gateway::new(&config, discovery, suspects, access_log));
-        let admin = Arc::new(Admin {
-            gateway: gateway.clone(),
-        });
+        let admin = Arc::new(Admin::new(gateway.clone(), config.admin_actions)?);
         for route in &gateway.routes {
             gateway.discovery.view(&route.service); // follow it before anybody asks
             info!(route:%; "routing");
@@ -123,6 +121,7 @@ impl App {
         tokio::select! {
             ended = async { tokio::try_join!(proxy, admin) } => ended.context("serving")?,
             never = self.prober.run(&gateway) => match never {},
+            never = state.run() => match never {},
             never = leave => match never {},
         };
         if let Some(log) = &gateway.access_log {

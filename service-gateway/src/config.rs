@@ -59,6 +59,12 @@ pub struct Config {
     )]
     pub admin_listen: SocketAddr,
 
+    /// Let the dashboard drain nodes and release them again. A drained node gets no new requests from
+    /// this gateway; when all are drained, requests are refused with 503 no_instance. For
+    /// demonstrations: whoever can open the dashboard can do it
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    pub admin_actions: bool,
+
     /// The registry to follow: etcd://HOST:PORT, more of them after commas, a /prefix for the keys if
     /// wanted; etcd+tls:// for TLS (?ca=FILE&cert=FILE&key=FILE), USER:PASSWORD@ before the host or
     /// USER@ with ?password-file=FILE; or consul://HOST:PORT (?token-file=FILE), or zookeeper:// with

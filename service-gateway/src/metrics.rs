@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use discovery::{Ejection, Endpoint, ServiceName, View};
 use prometheus_client::metrics::MetricType;
+use serde::Serialize;
 
 use crate::access_log::AccessLog;
 use crate::client::{Clients, Slow};
@@ -41,6 +42,16 @@ pub(crate) struct Situation<'a> {
     pub(crate) views: Vec<(&'a ServiceName, Option<Arc<View>>)>,
     pub(crate) clients: &'a Clients,
     pub(crate) access_log: Option<&'a AccessLog>,
+}
+
+/// The sums that tell at a glance how it goes.
+#[derive(Serialize)]
+pub(crate) struct Totals {
+    requests: u64,
+    /// Answered with 5xx, by nodes or by the gateway itself.
+    failures: u64,
+    retries: u64,
+    hedges: u64,
 }
 
 impl Metrics {
@@ -83,6 +94,24 @@ impl Metrics {
     pub(crate) fn service(&self, served: Served) -> Option<&str> {
         let name = &self.services[served.service].name;
         (!name.is_empty()).then_some(name)
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        Totals {
+            requests: (0..5).map(|class| self.answered(class)).sum(),
+            failures: self.answered(4),
+            retries: self.sum(|counts| &counts.steps[Step::Retry as usize]),
+            hedges: self.sum(|counts| &counts.steps[Step::Hedge as usize]),
+        }
+    }
+
+    /// Requests to all services whose status is of this class, by all workers.
+    fn answered(&self, class: usize) -> u64 {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let services = workers.iter().flat_map(|counts| &counts.services);
+        let versions = services.flat_map(|service| &service.requests);
+        let counts = versions.map(|classes| classes[class].load(Ordering::Relaxed));
+        counts.fold(0, u64::wrapping_add)
     }
 
     /// Everything, as `/metrics` shows it.

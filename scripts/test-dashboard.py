@@ -1,0 +1,286 @@
+"""Cases of scripts/test-dashboard.sh: the whole system as processes, and the dashboard in a headless Chromium.
+
+Every case waits for a state with a limit. All processes are this script's own and end with it.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+from playwright.sync_api import sync_playwright
+
+SECONDS = 1000
+RATE = 200
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def until(what, holds, limit=15.0):
+    """Waits until something holds, and returns how long that took."""
+    began = time.monotonic()
+    while not holds():
+        if time.monotonic() - began > limit:
+            raise AssertionError(f"no {what} in {limit} s")
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+class System:
+    """etcd, a gateway with actions, and as many greeters as wanted."""
+
+    def __init__(self, bin_dir, work):
+        self.bin, self.work, self.running, self.greeters = bin_dir, work, {}, {}
+        self.etcd_port, self.peer_port = free_port(), free_port()
+        self.registry = f"etcd://127.0.0.1:{self.etcd_port}"
+        self.start_etcd()
+        self.start("gateway", self.bin / "service-gateway", "--registry", self.registry, "--listen", "127.0.0.1:0",
+                   "--admin-listen", "127.0.0.1:0", "--admin-actions", "--keep-vanished", "3s")
+        line = self.said("gateway", " listening ")
+        self.address, self.admin = (line.split(f"{key}=")[1].split()[0] for key in ("address", "admin"))
+
+    def start(self, name, *command):
+        log = open(self.work / f"{name}.log", "a")
+        command = [str(word) for word in command]
+        self.running[name] = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"ETCDCTL_API": "3"})
+
+    def stop(self, name, how=signal.SIGTERM):
+        process = self.running.pop(name)
+        process.send_signal(how)
+        process.wait(20)
+
+    def said(self, name, text):
+        lines = []
+
+        def found():
+            lines[:] = [line for line in (self.work / f"{name}.log").read_text().splitlines() if text in line]
+            return lines
+
+        until(f"'{text}' in the log of {name}", found)
+        return lines[-1]
+
+    def start_etcd(self):
+        client, peer = f"http://127.0.0.1:{self.etcd_port}", f"http://127.0.0.1:{self.peer_port}"
+        self.start("etcd", "etcd", "--data-dir", self.work / "etcd", "--name", "test", "--log-level", "error",
+                   "--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
+                   "--initial-advertise-peer-urls", peer, "--initial-cluster", f"test={peer}")
+
+        def healthy():
+            return subprocess.run(["etcdctl", "--endpoints", client, "endpoint", "health"], capture_output=True).returncode == 0
+
+        until("healthy etcd", healthy)
+
+    def etcdctl(self, *words, text=None):
+        command = ["etcdctl", "--endpoints", f"http://127.0.0.1:{self.etcd_port}", *words]
+        return subprocess.run(command, input=text, text=True, capture_output=True, check=True).stdout
+
+    def greeter(self, version):
+        """Starts one, and returns its address as soon as it is registered."""
+        name = f"greeter-{len(self.greeters) + 1}"
+        self.start(name, self.bin / "service-greeter", "--registry", self.registry, "--ttl", "5s", "--drain", "200ms",
+                   "--listen", "127.0.0.1:0", "--tag", f"version={version}", "--tag", "region=cn")
+        address = self.said(name, " registered ").split("address=")[1].split()[0]
+        self.greeters[address] = name
+        return address
+
+    def load(self, seconds):
+        self.start("load", self.bin / "examples" / "load", f"http://{self.address}/greeter/greet/Ada",
+                   "--rate", RATE, "--duration", f"{seconds}s")
+
+    def end(self):
+        for name in sorted(self.running, key=lambda name: name == "etcd"):
+            self.running[name].terminate()
+            self.running[name].wait(20)
+
+
+class Dashboard:
+    """The page in a browser, which must stay without errors and ask no other host."""
+
+    def __init__(self, browser, system, language="en-US", scheme="light", width=1280, height=900):
+        self.system, self.problems = system, []
+        self.context = browser.new_context(locale=language, color_scheme=scheme, viewport={"width": width, "height": height})
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: self.note(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        self.page.on("request", lambda request: self.asked(request.url))
+        self.page.goto(f"http://{system.admin}/")
+
+    def note(self, kind, text):
+        # That the feed breaks off is no error of the page's where the gateway has gone.
+        if kind in ("error", "warning"):
+            self.problems.append(f"{kind}: {text}")
+
+    def asked(self, url):
+        if not url.startswith(f"http://{self.system.admin}/"):
+            self.problems.append(f"a request to {url}")
+
+    def wait(self, condition, limit=15):
+        """Waits for an expression of JavaScript, and returns how long that took."""
+        began = time.monotonic()
+        self.page.wait_for_function(condition, timeout=limit * SECONDS, polling=20)
+        return time.monotonic() - began
+
+    def count(self, count, state="up", limit=15):
+        return self.wait(f"""document.querySelectorAll('.node[data-state="{state}"]').length === {count}""", limit)
+
+    def shows(self, address, state, limit=15):
+        return self.wait(f"""document.querySelector('[data-instance="{address}"]')?.dataset.state === {json.dumps(state)}""", limit)
+
+    def lacks(self, address, limit=15):
+        return self.wait(f"""!document.querySelector('[data-instance="{address}"]')""", limit)
+
+    def says(self, text, limit=15):
+        return self.wait(f"document.body.innerText.includes({json.dumps(text)})", limit)
+
+    def rate(self, address):
+        words = self.page.locator(f'[data-instance="{address}"] .rate').inner_text()
+        return float(words.replace(",", "").removesuffix("/s"))
+
+    def picture(self, path, **options):
+        self.page.screenshot(path=path, **options)
+
+    def close(self):
+        self.context.close()
+        assert not self.problems, self.problems
+
+
+# --- the cases, one after another on one system ---
+
+
+def three_nodes_are_drawn_with_their_shares(system, dashboard):
+    dashboard.count(3)
+    assert dashboard.page.locator("body").get_attribute("data-registry") == "connected"
+    for address in system.greeters:
+        node = dashboard.page.locator(f'[data-instance="{address}"]')
+        assert node.count() == 1 and node.get_attribute("data-version") in ("v1", "v2"), address
+        assert "region=cn" in node.inner_text()
+    system.load(120)
+    third = RATE / 3
+    until("even shares", lambda: all(abs(dashboard.rate(address) - third) < third / 5 for address in system.greeters))
+    dashboard.says("v1 · 67 %")
+    dashboard.says("v2 · 33 %")
+
+
+def a_fourth_that_joins_is_seen_within_half_a_second(system, dashboard):
+    address = system.greeter("v2")
+    took = dashboard.shows(address, "up")
+    assert took < 0.5, took
+    dashboard.says(f"{address} (v2) joined")
+    until("its share", lambda: abs(dashboard.rate(address) - RATE / 4) < RATE / 20)
+
+
+def one_that_leaves_is_gone_within_half_a_second(system, dashboard):
+    address, name = next(reversed(system.greeters.items()))
+    # It leaves the list first, and ends after its drain time and a little more.
+    system.stop(name)
+    took = dashboard.lacks(address)
+    assert took < 0.5, took
+    dashboard.says(f"{address} (v2) left")
+
+
+def one_that_is_killed_is_set_aside_and_then_gone(system, dashboard):
+    address, name = next(iter(system.greeters.items()))
+    system.stop(name, signal.SIGKILL)
+    dashboard.shows(address, "ejected", limit=3)
+    dashboard.says(f"{address} (v1) set aside: nobody there")
+    dashboard.picture_of("ejected")
+    dashboard.lacks(address)
+    failures = dashboard.page.locator('[data-of="failures"] dd > small').inner_text()
+    assert failures == "0 in all", failures
+
+
+def a_drained_node_gets_nothing_until_it_is_released(system, dashboard):
+    address = list(system.greeters)[1]
+    node = dashboard.page.locator(f'[data-instance="{address}"]')
+    node.get_by_role("button").click()
+    dashboard.shows(address, "drained")
+    until("no requests to it", lambda: dashboard.rate(address) == 0)
+    with urllib.request.urlopen(f"http://{system.admin}/api/instances") as answer:
+        told = json.load(answer)["services"][0]["instances"]
+    assert [node["instance"] for node in told if node["state"] == "drained"] == [address]
+    node.get_by_role("button").focus()
+    dashboard.page.keyboard.press("Enter")
+    dashboard.shows(address, "up")
+    until("its share", lambda: dashboard.rate(address) > RATE / 4)
+
+
+def etcd_goes_and_comes_and_the_nodes_stay(system, dashboard):
+    nodes = dashboard.page.locator(".node").count()
+    system.stop("etcd", signal.SIGKILL)
+    dashboard.wait("document.body.dataset.registry === 'away'")
+    dashboard.says(f"the registry is away, serving the last known {nodes} nodes")
+    dashboard.count(nodes)
+    dashboard.picture_of("away")
+    system.start_etcd()
+    dashboard.wait("document.body.dataset.registry === 'connected'", limit=30)
+    dashboard.says("the registry is back")
+    dashboard.count(nodes)
+
+
+def two_hundred_nodes_are_drawn(system, dashboard):
+    lease = system.etcdctl("lease", "grant", "120").split()[1]
+    nodes = [(f"127.0.1.{n}", 20000 + n) for n in range(1, 201)]
+
+    def put(ip, port):
+        value = {"ServiceName": "greeter", "IP": ip, "Port": port, "Tags": {"version": f"v{port % 3 + 1}"}}
+        return f"put /services/greeter/{ip}:{port} {json.dumps(json.dumps(value))} --lease={lease}"
+
+    before = dashboard.page.locator(".node").count()
+    for half in (nodes[:100], nodes[100:]):
+        # A transaction of etcd's has 128 operations at most: no compares, these puts, and no others.
+        system.etcdctl("txn", text="\n" + "\n".join(put(*node) for node in half) + "\n\n\n")
+    # Nobody is there, and nobody sees that but who asks them: here their health is asked.
+    dashboard.wait(f"document.querySelectorAll('.node').length === {before + 200}")
+    frames = dashboard.page.evaluate("""() => new Promise((done) => {
+        let frames = 0;
+        const began = performance.now();
+        const count = () => (performance.now() - began < 2000 ? (frames++, requestAnimationFrame(count)) : done(frames / 2));
+        requestAnimationFrame(count);
+    })""")
+    assert frames > 15, f"{frames} frames a second"
+    overflow = dashboard.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert overflow <= 0, f"{overflow} px too wide"
+    dashboard.picture_of("many")
+    first = dashboard.page.locator(".node").first
+    first.focus()
+    dashboard.page.keyboard.press("ArrowRight")
+    focused = dashboard.page.evaluate("document.activeElement.dataset.instance")
+    assert focused != first.get_attribute("data-instance"), focused
+    system.etcdctl("lease", "revoke", lease)
+    dashboard.wait(f"document.querySelectorAll('.node').length === {before}", limit=30)
+
+
+def a_page_opened_later_knows_what_happened_and_fits_a_telephone(system, dashboard):
+    late = Dashboard(dashboard.context.browser, system, language="zh-CN", scheme="dark", width=400, height=800)
+    late.pictures = dashboard.pictures
+    late.says("节点")
+    late.says("注册中心失联")
+    assert late.page.locator("html").get_attribute("lang") == "zh"
+    overflow = late.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert overflow <= 0, f"{overflow} px too wide"
+    late.picture_of("telephone", full_page=True)
+    late.close()
+
+
+CASES = [
+    three_nodes_are_drawn_with_their_shares,
+    a_fourth_that_joins_is_seen_within_half_a_second,
+    one_that_leaves_is_gone_within_half_a_second,
+    one_that_is_killed_is_set_aside_and_then_gone,
+    a_drained_node_gets_nothing_until_it_is_released,
+    etcd_goes_and_comes_and_the_nodes_stay,
+    two_hundred_nodes_are_drawn,
+    a_page_opened_later_knows_what_happened_and_fits_a_telephone,
+]
