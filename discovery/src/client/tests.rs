@@ -173,3 +173,19 @@ async fn nodes_that_vanished_at_once_are_kept_as_long_as_wanted() {
         .await
         .expect("in time");
 }
+
+#[tokio::test]
+async fn drained_nodes_are_not_chosen_even_if_all_are() {
+    let (client, _nodes) = client_of(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")]).await;
+    let resolve = async || client.resolve(&a(), &Tags::new()).await;
+    resolve().await.unwrap();
+    let endpoints = client.view(&a()).unwrap().endpoints().clone();
+    endpoints[0].drain();
+    for _ in 0..4 {
+        assert_eq!(resolve().await.unwrap().address, endpoints[1].address);
+    }
+    endpoints[1].drain();
+    assert!(matches!(resolve().await, Err(Error::NoInstance { .. })));
+    endpoints[0].release();
+    assert_eq!(resolve().await.unwrap().address, endpoints[0].address);
+}

@@ -21,7 +21,7 @@ const texts = {
     untagged: "no version", more: (n) => `… and ${n} more, all of them in /api/instances`,
     drain: "drain", release: "release", act: (action, node) => `${action} ${node}`, refused: (why) => `refused: ${why}`,
     split: "Share of the versions", instances: (service) => `Nodes of ${service}`,
-    chart: (requests, failures) => `The last four minutes. Now ${requests} requests and ${failures} failures a second.`,
+    chart: (requests, failures) => `The last three minutes. Now ${requests} requests, ${failures} failures.`,
     happened: {
       listed: (who) => `first list: ${who}`, joined: (who) => `${who} joined`, left: (who) => `${who} left`,
       changed: (who) => `${who} registered anew`, ejected: (who, why) => `${who} set aside: ${why}`,
@@ -48,7 +48,7 @@ const texts = {
     untagged: "无版本", more: (n) => `……另有 ${n} 个，全部见 /api/instances`,
     drain: "摘流", release: "恢复", act: (action, node) => `${action} ${node}`, refused: (why) => `被拒绝：${why}`,
     split: "各版本占比", instances: (service) => `${service} 的节点`,
-    chart: (requests, failures) => `最近四分钟。当前每秒 ${requests} 个请求，${failures} 个失败。`,
+    chart: (requests, failures) => `最近三分钟。当前请求 ${requests}，失败 ${failures}。`,
     happened: {
       listed: (who) => `首个列表：${who}`, joined: (who) => `${who} 加入`, left: (who) => `${who} 离开`,
       changed: (who) => `${who} 重新注册`, ejected: (who, why) => `${who} 被隔离：${why}`,
@@ -63,9 +63,11 @@ const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 const language = navigator.languages.map((tag) => tag.slice(0, 2)).find((tag) => tag in texts) ?? "en";
 const text = texts[language];
 const whole = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
-const fine = new Intl.NumberFormat(language, { maximumSignificantDigits: 2 });
+const tenths = new Intl.NumberFormat(language, { maximumFractionDigits: 1 });
+const digits = new Intl.NumberFormat(language, { maximumSignificantDigits: 2 });
 const clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const number = (n) => (n < 10 ? fine : whole).format(n);
+const perSecond = (n) => (n < 10 ? tenths : whole).format(n) + text.perSecond;
+const milliseconds = (n) => `${(n < 10 ? digits : whole).format(n)} ms`;
 const duration = (seconds) => {
   const [n, unit] = seconds < 120 ? [seconds, "second"] : seconds < 7200 ? [seconds / 60, "minute"] : [seconds / 3600, "hour"];
   return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "narrow", maximumFractionDigits: 0 }).format(n);
@@ -150,8 +152,8 @@ class Node {
       parts.tags.replaceChildren(...(told.version ? [element("b", told.version)] : []), rest);
       parts.tags.title = rest;
     }
-    say(parts.rate, number(this.rate) + text.perSecond);
-    say(parts.latency, this.latency === null ? "–" : `${number(this.latency)} ms`);
+    say(parts.rate, perSecond(this.rate));
+    say(parts.latency, this.latency === null ? "–" : milliseconds(this.latency));
     say(parts.failures, text.failed(whole.format(told.failures)));
     parts.failures.classList.toggle("some", told.failures > 0);
     say(parts.state, told.ejected ? text.setAside(text.why[told.ejected]) : text.states[told.state]);
@@ -204,6 +206,7 @@ class Service {
     [this.list, this.links, this.hub, this.split, this.map] = [".nodes", ".links", ".hub", ".split", ".map"].map(find);
     [this.counts, this.more, this.rate] = [".counts", ".more", ".hub b"].map(find);
     find("h2").textContent = name;
+    find(".hub small").textContent = text.registry;
     this.list.setAttribute("aria-label", text.instances(name));
     this.list.addEventListener("keydown", (event) => this.walk(event));
     new ResizeObserver(() => this.drawLines()).observe(this.map);
@@ -248,7 +251,7 @@ class Service {
       return { version, rate: shown.length ? rate * this.told.versions[version] / shown.length : 0 };
     });
     const total = shares.reduce((sum, { rate }) => sum + rate, 0);
-    say(this.rate, number(total) + text.perSecond);
+    say(this.rate, perSecond(total));
     const parts = shares.filter(({ rate }) => rate > 0);
     while (this.split.children.length > Math.max(1, parts.length)) this.split.lastElementChild.remove();
     while (this.split.children.length < Math.max(1, parts.length)) this.split.append(element("span"));
@@ -322,7 +325,7 @@ class Service {
 
 // --- the gateway's totals over the last minutes ---
 
-const MINUTES = 4;
+const MINUTES = 3;
 const LANES = ["failures", "retries", "hedges"];
 
 class Traffic {
@@ -333,14 +336,14 @@ class Traffic {
     const rates = this.rates.of(at, totals);
     for (const tile of byId("totals").children) {
       const [now, all] = [tile.querySelector("b"), tile.querySelector("dd > small")];
-      say(now, number(rates[tile.dataset.of]) + text.perSecond);
+      say(now, perSecond(rates[tile.dataset.of]));
       say(all, text.total(whole.format(totals[tile.dataset.of])));
     }
     const last = this.points.at(-1);
     if (last && (last.at > at || totals.requests < last.totals.requests)) this.points = [];
     if (!(this.points.length && at - this.points.at(-1).at < 1000)) this.add(at, totals, away);
     this.draw(at);
-    set(byId("chart"), "aria-label", text.chart(number(rates.requests), number(rates.failures)));
+    set(byId("chart"), "aria-label", text.chart(perSecond(rates.requests), perSecond(rates.failures)));
   }
 
   add(at, totals, away) {
@@ -371,17 +374,17 @@ class Traffic {
         element("path", "", { class: "line", d: `M${top}` }),
       ] : []),
       ...minutes.slice(0, -1).map((n) => element("text", `−${duration(n * 60)}`, { x: x(now - n * 60_000), y: floor + lane * .95, "text-anchor": "middle" })),
-      ...LANES.flatMap((name, index) => this.lane(name, points, x, floor + lane * (index + 2.2), lane)),
+      ...LANES.flatMap((name, index) => this.lane(name, points, x, width, floor + lane * (index + 2.2), lane)),
     ];
     chart.replaceChildren(...shown);
   }
 
   /** What should not happen often, each second of it a stroke: one is seen, many are tall. */
-  lane(name, points, x, y, lane) {
+  lane(name, points, x, width, y, lane) {
     const tall = (rate) => lane * Math.min(.85, .35 + .15 * Math.log10(1 + rate));
     const strokes = points.filter(({ rates }) => rates[name] > 0).map(({ at, rates }) => `M${x(at).toFixed(1)} ${y}v${-tall(rates[name]).toFixed(1)}`);
     return [
-      element("path", "", { class: "grid", d: `M0 ${y}H${"100000"}`.replace("100000", String(Math.round(x(points.at(-1)?.at ?? 0)) || 0)) }),
+      element("path", "", { class: "grid", d: `M0 ${y}H${width}` }),
       element("path", "", { class: "lane", "data-of": name, d: strokes.join("") }),
       element("text", text[name], { x: 0, y: y - 2 }),
     ];
@@ -391,7 +394,7 @@ class Traffic {
 /** A round number that is not below this one. */
 const scale = (most) => {
   const power = 10 ** Math.floor(Math.log10(most));
-  return [1, 2, 5, 10].map((n) => n * power).find((n) => n >= most);
+  return [1, 1.5, 2.5, 5, 10].map((n) => n * power).find((n) => n >= most);
 };
 
 // --- the registry and what happened ---
@@ -418,7 +421,7 @@ const drawRegistry = (services) => {
 };
 
 const inWords = ({ kind, why, instance, version, nodes, service }, several) => {
-  const who = instance === null ? text.nodes(whole.format(nodes) === "1" ? 1 : nodes) : text.named(instance, version);
+  const who = instance === null ? text.nodes(nodes) : text.named(instance, version);
   return (several ? `${service}: ` : "") + text.happened[kind](who, text.why[why]);
 };
 

@@ -1,5 +1,6 @@
 //! The port for those who look after the gateway.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use serde_json::Value;
@@ -94,9 +95,14 @@ async fn event(stream: &mut Wire) -> Value {
     let text = String::from_utf8(chunk).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(
-        (lines[0], text.ends_with("\n\n")),
-        ("event: state", true),
+        (lines[0], lines.len(), text.ends_with("\n\n")),
+        ("event: state", 4, true),
         "{text:?}"
+    );
+    let id = lines[2].strip_prefix("id: ").unwrap();
+    assert!(
+        id.parse::<u64>().is_ok(),
+        "{id:?} is no number of milliseconds"
     );
     serde_json::from_str(lines[1].strip_prefix("data: ").unwrap()).unwrap()
 }
@@ -133,12 +139,222 @@ async fn events_begin_with_the_state_and_go_on_with_every_change() {
     gateway.join("test", other.address, "").await;
     let mut both = [one.address, other.address];
     both.sort();
-    assert_eq!(
-        addresses(event(&mut stream).await),
-        both.map(|address| address.to_string())
-    );
+    // One comes every second in any case.
+    while addresses(event(&mut stream).await) != both.map(|address| address.to_string()) {}
     gateway.forget_nodes();
     while !addresses(event(&mut stream).await).is_empty() {}
+}
+
+/// Listens to a gateway's events.
+async fn listen(gateway: &Gateway) -> Wire {
+    let mut stream = Wire::connect(gateway.admin).await;
+    stream
+        .send("GET /api/events HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await;
+    assert_eq!(stream.head().await.unwrap().status(), 200);
+    stream
+}
+
+#[actix_web::test]
+async fn events_tell_what_happened_before_somebody_listened() {
+    let (one, other) = (Upstream::saying("hi").await, Upstream::saying("hi").await);
+    let mut gateway = Gateway::of(&[&one]).await;
+    gateway.knows(1).await;
+    let mut first = listen(&gateway).await;
+    while event(&mut first).await["events"][0]["kind"] != "listed" {}
+    gateway.join("test", other.address, "version=v2").await;
+    while event(&mut first).await["events"][1]["kind"] != "joined" {}
+    let late = event(&mut listen(&gateway).await).await;
+    let joined = &late["events"][1];
+    assert_eq!(joined["service"], "test");
+    assert_eq!(joined["instance"], other.address.to_string());
+    assert_eq!(
+        (&joined["version"], &joined["nodes"]),
+        (&"v2".into(), &1.into())
+    );
+    assert_eq!(joined["number"], 2);
+}
+
+#[actix_web::test]
+async fn instances_and_events_count_requests_failures_and_time() {
+    let good = Upstream::saying("hi").await;
+    let bad =
+        Upstream::answering("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n")
+            .await;
+    let gateway = Gateway::of(&[&good, &bad]).await;
+    gateway.knows(2).await;
+    let mut client = gateway.connect().await;
+    for _ in 0..6 {
+        client.get("/").await;
+    }
+    let service = gateway.service().await;
+    let find = |upstream: &Upstream| {
+        let mut instances = service["instances"].as_array().unwrap().iter();
+        let is_it = |i: &&Value| i["instance"] == upstream.address.to_string();
+        instances.find(is_it).unwrap().clone()
+    };
+    for (upstream, failures) in [(&good, 0), (&bad, 3)] {
+        let instance = find(upstream);
+        assert_eq!(
+            (&instance["requests"], &instance["failures"]),
+            (&3.into(), &failures.into())
+        );
+        assert!(instance["micros"].as_u64().unwrap() > 0, "{instance}");
+    }
+    let totals = &event(&mut listen(&gateway).await).await["totals"];
+    let expected = serde_json::json!({"requests": 6, "failures": 3, "retries": 0, "hedges": 0});
+    assert_eq!(totals, &expected);
+}
+
+#[actix_web::test]
+async fn events_show_as_many_nodes_as_fit_and_count_all() {
+    let upstream = Upstream::saying("hi").await;
+    let port = upstream.address.port();
+    // All of the loopback network is here; nobody is at these addresses, and nobody asks there.
+    let address = |n: u16| ([127, 1, (n / 250) as u8, (n % 250) as u8], port).into();
+    let nodes: Vec<_> = (1..=300).map(|n| (address(n), "version=v1")).collect();
+    let gateway = Gateway::before("--probe-path off", &nodes).await;
+    gateway.knows(300).await;
+    let state = event(&mut listen(&gateway).await).await;
+    let service = &state["services"][0];
+    assert_eq!(service["instances"].as_array().unwrap().len(), 250);
+    assert_eq!(service["versions"], serde_json::json!({"v1": 300}));
+    assert_eq!(service["states"], serde_json::json!({"up": 300}));
+}
+
+#[actix_web::test]
+async fn the_page_is_small_and_loads_nothing_from_elsewhere() {
+    let gateway = Gateway::of(&[]).await;
+    let mut bytes = 0;
+    for (target, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/icon.svg", "image/svg+xml; charset=utf-8"),
+    ] {
+        let file = gateway.admin(target).await;
+        assert_eq!(
+            (file.status(), file.header("content-type")),
+            (200, Some(kind))
+        );
+        let policy = file.header("content-security-policy").unwrap();
+        let rules: Vec<_> = policy.split("; ").collect();
+        for rule in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "frame-ancestors 'none'",
+        ] {
+            assert!(rules.contains(&rule), "{policy}");
+        }
+        assert!(
+            !policy.contains("unsafe") && !policy.contains('*'),
+            "{policy}"
+        );
+        assert_eq!(file.header("x-content-type-options"), Some("nosniff"));
+        bytes += file.body.len();
+    }
+    assert!(bytes < 60_000, "{bytes}");
+}
+
+/// What a gateway says to `POST …/drain` for its only node, with these headers.
+async fn drain(gateway: &Gateway, upstream: &Upstream, headers: &str) -> u16 {
+    act(gateway, upstream.address, "drain", headers).await
+}
+
+async fn act(gateway: &Gateway, node: SocketAddr, action: &str, headers: &str) -> u16 {
+    let target = format!("/api/services/test/instances/{node}/{action}");
+    let mut admin = Wire::connect(gateway.admin).await;
+    admin
+        .send(format!(
+            "POST {target} HTTP/1.1\r\ncontent-length: 0\r\n{headers}\r\n"
+        ))
+        .await;
+    admin.answer("POST").await.status()
+}
+
+/// The token on the page, as a browser gets it that asks for this host.
+async fn token(gateway: &Gateway, host: &str) -> String {
+    let mut admin = Wire::connect(gateway.admin).await;
+    admin
+        .send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"))
+        .await;
+    let page = admin.answer("GET").await;
+    let (_, rest) = page
+        .text()
+        .split_once("name=\"admin-token\" content=\"")
+        .unwrap();
+    rest.split_once('"').unwrap().0.to_owned()
+}
+
+#[actix_web::test]
+async fn a_drained_node_gets_no_request_until_it_is_released() {
+    let (one, other) = (
+        Upstream::saying("one").await,
+        Upstream::saying("other").await,
+    );
+    let gateway = Gateway::with("--admin-actions", &[&one, &other]).await;
+    gateway.knows(2).await;
+    let host = gateway.admin;
+    let token = token(&gateway, &host.to_string()).await;
+    let headers = format!("host: {host}\r\norigin: http://{host}\r\nx-admin-token: {token}\r\n");
+    assert_eq!(act(&gateway, one.address, "drain", &headers).await, 204);
+    for _ in 0..4 {
+        gateway.get("/").await.is_ok("other");
+    }
+    assert_eq!(act(&gateway, other.address, "drain", &headers).await, 204);
+    gateway.get("/").await.is_refused(503, "no_instance", 0);
+    let states = gateway.service().await["states"].clone();
+    assert_eq!(states, serde_json::json!({"drained": 2}));
+    assert_eq!(act(&gateway, one.address, "release", &headers).await, 204);
+    gateway.get("/").await.is_ok("one");
+}
+
+#[actix_web::test]
+async fn actions_are_refused_without_the_flag() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    gateway.knows(1).await;
+    let host = gateway.admin.to_string();
+    assert_eq!(token(&gateway, &host).await, "");
+    for given in ["", "x-admin-token: \r\n", "x-admin-token: 0\r\n"] {
+        let headers = format!("host: {host}\r\n{given}");
+        assert_eq!(drain(&gateway, &upstream, &headers).await, 403, "{given:?}");
+    }
+    gateway.get("/").await.is_ok("hi");
+}
+
+#[actix_web::test]
+async fn actions_are_refused_to_other_sites_and_unknown_nodes() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::with("--admin-actions", &[&upstream]).await;
+    gateway.knows(1).await;
+    let host = gateway.admin.to_string();
+    let known = token(&gateway, &host).await;
+    assert_eq!(known.len(), 32);
+    assert_eq!(token(&gateway, "localhost:9090").await, known);
+    assert_eq!(token(&gateway, "rebound.example:9090").await, "");
+    let port = gateway.admin.port();
+    for headers in [
+        format!("host: {host}\r\n"),
+        format!(
+            "host: {host}\r\nx-admin-token: {}\r\n",
+            known.replace(&known[..1], "x")
+        ),
+        format!("host: {host}\r\norigin: http://other.example\r\nx-admin-token: {known}\r\n"),
+        format!("host: {host}\r\norigin: null\r\nx-admin-token: {known}\r\n"),
+        format!("host: rebound.example:{port}\r\nx-admin-token: {known}\r\n"),
+    ] {
+        assert_eq!(drain(&gateway, &upstream, &headers).await, 403, "{headers}");
+    }
+    let headers = format!("host: {host}\r\nx-admin-token: {known}\r\n");
+    let nobody = ([127, 0, 0, 1], 1).into();
+    assert_eq!(act(&gateway, nobody, "drain", &headers).await, 404);
+    assert_eq!(
+        act(&gateway, upstream.address, "delete", &headers).await,
+        404
+    );
+    gateway.get("/").await.is_ok("hi");
+    assert_eq!(drain(&gateway, &upstream, &headers).await, 204);
 }
 
 #[actix_web::test]
