@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests: format, lints, documentation, every crate's tests with a real etcd, Consul and ZooKeeper, faults under load, the
-# demo's tour, the shell scripts, and the walkthrough with Docker Compose where a Docker engine answers. Installs what is missing (scripts/setup.sh).
-# What could not be run for want of Docker is said in the last lines.
+# demo's tour, the dashboard where a browser can be had, the shell scripts, and the walkthrough with Docker Compose where a
+# Docker engine answers. Installs what is missing (scripts/setup.sh). What could not be run for want of a tool is said in the last lines.
 #
 #   scripts/test.sh
 #   scripts/test.sh --no-docker    without the compose walkthrough
@@ -47,6 +47,13 @@ scripts/faults.sh --debug --quick
 
 stage "the demo's tour"
 scripts/demo.sh --once
+
+stage "the dashboard, in a browser"
+if scripts/test-dashboard.sh --check; then
+    scripts/test-dashboard.sh
+else
+    left_out+=("the dashboard: no Chromium, or no Playwright to drive it")
+fi
 
 stage "the compose walkthrough"
 # Where container registries are out of reach, a program of the site's own may provide the base images.
