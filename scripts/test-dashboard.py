@@ -85,10 +85,10 @@ class System:
         command = ["etcdctl", "--endpoints", f"http://127.0.0.1:{self.etcd_port}", *words]
         return subprocess.run(command, input=text, text=True, capture_output=True, check=True).stdout
 
-    def greeter(self, version, *flags):
+    def greeter(self, version, *flags, ttl="5s"):
         """Starts one, and returns its address as soon as it is registered."""
         name = f"greeter-{len(self.greeters) + 1}"
-        self.start(name, self.bin / "service-greeter", "--registry", self.registry, "--ttl", "5s", "--drain", "200ms",
+        self.start(name, self.bin / "service-greeter", "--registry", self.registry, "--ttl", ttl, "--drain", "200ms",
                    "--tag", f"version={version}", "--tag", "region=cn", *(flags or ("--listen", "127.0.0.1:0")))
         address = self.said(name, " registered ").split("address=")[1].split()[0]
         self.greeters[address] = name
@@ -283,12 +283,12 @@ CASES = [
 def take_pictures(system, browser, directory):
     """The README's: under load, one node just set aside, in light and dark."""
     directory.mkdir(parents=True, exist_ok=True)
-    system.load(60)
-    dashboards = {scheme: Dashboard(browser, system, scheme=scheme, height=820) for scheme in ("light", "dark")}
+    system.load(90)
+    dashboards = {scheme: Dashboard(browser, system, scheme=scheme, height=760) for scheme in ("light", "dark")}
     for dashboard in dashboards.values():
-        dashboard.wait("document.querySelector('#totals b').textContent.startsWith('2')")
-    system.greeter("v2")
-    time.sleep(20)  # no state to wait for: the line of the totals is to be seen
+        dashboard.wait(f"parseInt(document.querySelector('#totals b').textContent) > {RATE * 0.9}")
+    system.greeter("v2", ttl="60s")  # it stays listed for as long as the pictures take
+    time.sleep(30)  # no state to wait for: the line of the totals is to be seen
     killed = next(reversed(system.greeters))
     system.stop(system.greeters.pop(killed), signal.SIGKILL)
     for scheme, dashboard in dashboards.items():

@@ -109,8 +109,8 @@ impl Admin {
 
 /// Whether the host we are called by is one that no stranger can have lead here.
 pub(super) fn is_called_by_address(request: &HttpRequest) -> bool {
-    let host = request.headers().get(HOST).map(|host| host.as_bytes());
-    let authority: Option<Authority> = host.and_then(|host| host.try_into().ok());
+    let host = request.headers().get(HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     authority.is_some_and(|authority| {
         let host = authority.host().trim_matches(['[', ']']);
         host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()

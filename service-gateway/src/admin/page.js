@@ -426,11 +426,13 @@ const inWords = ({ kind, why, instance, version, nodes, service }, several) => {
 };
 
 let newest = 0;
+let lastUptime = 0;
 const drawEvents = (events, uptime, several) => {
-  if (events.length === 0 || events.at(-1).number < newest) { // a gateway that began anew
+  if (uptime < lastUptime) { // a gateway that began anew, and counts from 1
     byId("events").replaceChildren();
     newest = 0;
   }
+  lastUptime = uptime;
   const fresh = events.filter((event) => event.number > newest);
   if (fresh.length === 0) return;
   const began = newest === 0;

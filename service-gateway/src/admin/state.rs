@@ -1,6 +1,7 @@
 //! What there is to see, as JSON.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use discovery::{Endpoint, ServiceName, Tags, View};
 use serde::Serialize;
@@ -84,20 +85,20 @@ impl<'a> Service<'a> {
 }
 
 /// As many as the limit allows: rather those that something is wrong with. Sorted by address.
-fn shown<'a>(
-    endpoints: &'a [impl AsRef<Endpoint>],
-    limit: usize,
-) -> impl Iterator<Item = &'a Endpoint> {
-    let is_up = |endpoint: &&Endpoint| Standing::of(endpoint) == Standing::Up;
-    let all = endpoints.iter().map(AsRef::as_ref);
+fn shown(endpoints: &[Arc<Endpoint>], limit: usize) -> impl Iterator<Item = &Endpoint> {
+    let is_up = |endpoint: &Endpoint| Standing::of(endpoint) == Standing::Up;
+    let all = endpoints.iter().map(Arc::as_ref);
     let not_up = all.clone().filter(|endpoint| !is_up(endpoint)).count();
-    let mut room_for_up = limit.saturating_sub(not_up);
-    all.filter(move |endpoint| {
-        let fits = !is_up(endpoint) || room_for_up > 0;
-        room_for_up -= usize::from(fits && is_up(endpoint));
-        fits
-    })
-    .take(limit)
+    let mut room = limit.saturating_sub(not_up);
+    let fits = move |endpoint: &&Endpoint| match is_up(endpoint) {
+        true if room == 0 => false,
+        true => {
+            room -= 1;
+            true
+        }
+        false => true,
+    };
+    all.filter(fits).take(limit)
 }
 
 impl Registry {
