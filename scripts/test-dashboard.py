@@ -283,16 +283,17 @@ CASES = [
 def take_pictures(system, browser, directory):
     """The README's: under load, one node just set aside, in light and dark."""
     directory.mkdir(parents=True, exist_ok=True)
-    system.load(90)
+    system.load(150)
     dashboards = {scheme: Dashboard(browser, system, scheme=scheme, height=760) for scheme in ("light", "dark")}
     for dashboard in dashboards.values():
         dashboard.wait(f"parseInt(document.querySelector('#totals b').textContent) > {RATE * 0.9}")
     system.greeter("v2", ttl="60s")  # it stays listed for as long as the pictures take
-    time.sleep(30)  # no state to wait for: the line of the totals is to be seen
+    time.sleep(80)  # no state to wait for: the line of the totals is to be seen
     killed = next(reversed(system.greeters))
     system.stop(system.greeters.pop(killed), signal.SIGKILL)
     for scheme, dashboard in dashboards.items():
         dashboard.shows(killed, "ejected")
+        until("no requests to it", lambda: dashboard.rate(killed) == 0)
         path = directory / f"dashboard-{scheme}.png"
         dashboard.page.screenshot(path=path)
         dashboard.close()

@@ -394,7 +394,7 @@ class Traffic {
 /** A round number that is not below this one. */
 const scale = (most) => {
   const power = 10 ** Math.floor(Math.log10(most));
-  return [1, 1.5, 2.5, 5, 10].map((n) => n * power).find((n) => n >= most);
+  return [1, 1.5, 2, 3, 5, 10].map((n) => n * power).find((n) => n >= most);
 };
 
 // --- the registry and what happened ---
