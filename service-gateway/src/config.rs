@@ -8,7 +8,6 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use actix_web::http::Uri;
-use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use discovery::{Balancer, Network, RegistryUrl};
@@ -62,7 +61,7 @@ pub struct Config {
     /// Let the dashboard drain nodes and release them again. A drained node gets no new requests from
     /// this gateway; when all are drained, requests are refused with 503 no_instance. For
     /// demonstrations: whoever can open the dashboard can do it
-    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    #[arg(long, env, value_parser = switch)]
     pub admin_actions: bool,
 
     /// The registry to follow: etcd://HOST:PORT, more of them after commas, a /prefix for the keys if
@@ -252,6 +251,15 @@ fn registry(text: &str) -> Result<RegistryUrl, discovery::Error> {
 fn ip_port(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "expected an address and a port, such as 0.0.0.0:8080 or [::]:8080")
+}
+
+/// What the environment may say of a flag that has no value on the command line.
+fn switch(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "true" | "on" | "yes" | "1" => Ok(true),
+        "false" | "off" | "no" | "0" => Ok(false),
+        _ => Err("expected true or false"),
+    }
 }
 
 fn attempts(text: &str) -> Result<NonZeroUsize, &'static str> {
