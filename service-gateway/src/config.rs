@@ -172,7 +172,7 @@ pub struct Config {
     pub shutdown_timeout: Duration,
 
     /// Write a line of JSON for each request to standard output, when its answer has ended: never with the query
-    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    #[arg(long, env, value_parser = switch)]
     pub access_log: bool,
 
     /// Threads that serve requests: 1 to 512, by default one for each core
