@@ -18,6 +18,18 @@ pub(crate) fn not_yet() -> Server {
     Server::not_yet("consul", command)
 }
 
+/// One that lets in who has a token, once somebody has bootstrapped the first.
+pub(crate) async fn start_with_acl() -> Server {
+    let mut consul = Server::not_yet("consul", |directory, port| {
+        let mut command = command(directory, port);
+        let acl = r#"acl = { enabled = true, default_policy = "deny" }"#;
+        command.args(["-hcl", acl]);
+        command
+    });
+    consul.run().await;
+    consul
+}
+
 fn command(directory: &Path, port: u16) -> Command {
     let config = json!({
         "ports": {

@@ -16,7 +16,6 @@ pub(crate) mod double;
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
 pub(crate) mod gate;
-#[cfg(feature = "etcd")]
 pub(crate) mod relay;
 pub(crate) mod scene;
 pub(crate) mod server;

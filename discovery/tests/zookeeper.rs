@@ -1,0 +1,126 @@
+//! What stands in ZooKeeper, and what becomes of it with sessions.
+#![cfg(feature = "zookeeper")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::time::Duration;
+
+use zookeeper_client::{Acls, Client, CreateMode, Stat};
+
+use support::relay::Relay;
+use support::scene::Scene;
+use support::server::Server;
+use support::{PATIENCE, eventually, zookeeper};
+
+mod support;
+
+/// A session of somebody else's.
+async fn client(zookeeper: &Server) -> Client {
+    Client::connect(&zookeeper.address()).await.unwrap()
+}
+
+async fn stat(client: &Client, path: &str) -> Option<Stat> {
+    client.check_stat(path).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_node_is_an_ephemeral_znode_under_services_or_the_urls_prefix_or_none() {
+    let zookeeper = zookeeper::start().await;
+    let client = client(&zookeeper).await;
+    for (rest, prefix) in [("", "/services"), ("/demo/a", "/demo/a"), ("/", "")] {
+        let url = format!("{}{rest}", zookeeper.address());
+        let scene = Scene::new(zookeeper.registry_at(&url));
+        let node = scene.join_with(1, "version=v1").await;
+        scene.lists(&["1 version=v1"]).await;
+        let path = format!("{prefix}/{}/10.0.0.1:1", scene.service);
+        let (data, stat) = client.get_data(&path).await.unwrap();
+        let service = &scene.service;
+        let json = format!(
+            r#"{{"ServiceName":"{service}","IP":"10.0.0.1","Port":1,"Tags":{{"version":"v1"}}}}"#
+        );
+        assert_eq!(String::from_utf8(data).unwrap(), json);
+        assert_ne!(stat.ephemeral_owner, 0);
+        node.leave().await.unwrap();
+        assert!(self::stat(&client, &path).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_znode_that_somebody_deleted_comes_back() {
+    let zookeeper = zookeeper::start().await;
+    let scene = Scene::new(zookeeper.registry());
+    let _node = scene.join(1).await;
+    let client = client(&zookeeper).await;
+    let path = format!("/services/{}/10.0.0.1:1", scene.service);
+    let first = stat(&client, &path).await.unwrap().czxid;
+    client.delete(&path, None).await.unwrap();
+    let another = async || stat(&client, &path).await.is_some_and(|s| s.czxid != first);
+    eventually("it is there again", PATIENCE, another).await;
+    scene.lists(&["1"]).await;
+}
+
+#[tokio::test]
+async fn an_empty_zookeeper_in_its_place_is_filled_and_followed() {
+    let mut zookeeper = zookeeper::start().await;
+    let scene = Scene::new(zookeeper.registry());
+    let _one = scene.join(1).await;
+    scene.lists(&["1"]).await;
+    zookeeper.replace().await;
+    scene.lists_within(PATIENCE * 2, &["1"]).await;
+    let _two = scene.join(2).await;
+    scene.lists(&["1", "2"]).await;
+}
+
+/// A dropped registration leaves its session alone, so this is the server's own doing.
+#[tokio::test]
+async fn a_node_stays_for_its_sessions_time_and_no_longer() {
+    let zookeeper = zookeeper::start().await;
+    let scene = Scene::new(zookeeper.registry()).with_ttl(Duration::from_secs(3));
+    let node = scene.join(1).await;
+    let client = client(&zookeeper).await;
+    let path = format!("/services/{}/10.0.0.1:1", scene.service);
+    drop(node);
+    assert!(stat(&client, &path).await.is_some());
+    let gone = async || stat(&client, &path).await.is_none();
+    eventually("its session is over", Duration::from_secs(5), gone).await;
+}
+
+#[tokio::test]
+async fn a_silent_zookeeper_is_noticed_and_its_return_too() {
+    let zookeeper = zookeeper::start().await;
+    let relay = Relay::to(zookeeper.address()).await;
+    let scene = Scene::new(zookeeper.registry_at(relay.address()));
+    let _one = scene.join(1).await;
+    scene.lists(&["1"]).await;
+    relay.fall_silent();
+    let noticed = async || scene.stale_for().is_some();
+    eventually("it is away", Duration::from_secs(9), noticed).await;
+    relay.heal();
+    let elsewhere = scene.seen_through(zookeeper.registry());
+    let _two = elsewhere.join(2).await;
+    scene.lists_within(PATIENCE * 2, &["1", "2"]).await;
+}
+
+#[tokio::test]
+async fn junk_beside_good_nodes_is_counted_and_does_no_harm() {
+    let zookeeper = zookeeper::start().await;
+    let scene = Scene::new(zookeeper.registry());
+    let _good = scene.join(1).await;
+    scene.lists(&["1"]).await;
+    let client = client(&zookeeper).await;
+    let service = format!("/services/{}", scene.service);
+    let persistent = CreateMode::Persistent.with_acls(Acls::anyone_all());
+    for (name, value) in [("10.0.0.1:2", "no JSON"), ("any", "{}")] {
+        let path = format!("{service}/{name}");
+        client
+            .create(&path, value.as_bytes(), &persistent)
+            .await
+            .unwrap();
+    }
+    let below = format!("{service}/any/child");
+    client.create(&below, b"", &persistent).await.unwrap();
+    let counted = async || scene.view().skipped() == 2;
+    eventually("both are counted, in events", PATIENCE, counted).await;
+    let newcomer = scene.seen_through(zookeeper.registry());
+    newcomer.lists(&["1"]).await;
+    assert_eq!(newcomer.view().skipped(), 2, "and in a list");
+}
