@@ -12,6 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
+use support::relay::Relay;
 use support::scene::Scene;
 use support::server::Server;
 use support::{Directory, PATIENCE, consul, eventually};
@@ -83,6 +84,26 @@ async fn a_check_or_a_service_that_somebody_took_away_comes_back() {
     })
     .await;
     scene.lists(&["1"]).await;
+}
+
+/// Registering anew does not call a check alive that Consul has and that failed.
+#[tokio::test]
+async fn a_node_that_was_cut_off_for_longer_than_it_lives_comes_back() {
+    let consul = consul::start().await;
+    let relay = Relay::to(consul.address()).await;
+    let ttl = Duration::from_secs(2);
+    let scene = Scene::new(consul.registry_at(relay.address())).with_ttl(ttl);
+    let _one = scene.join(1).await;
+    let path = format!("health/service/{}?passing", scene.service);
+    let listed = async || {
+        let list = ask(&consul, Method::GET, &path, Value::Null).await;
+        list.as_array().is_some_and(|list| !list.is_empty())
+    };
+    assert!(listed().await);
+    relay.fall_silent();
+    eventually("it is off the list", PATIENCE, async || !listed().await).await;
+    relay.heal();
+    eventually("it is on it again", PATIENCE, listed).await;
 }
 
 /// Its index begins anew, far below the one that was waited for.

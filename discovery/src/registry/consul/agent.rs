@@ -5,7 +5,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
 use crate::registry::access::read;
@@ -34,8 +34,10 @@ struct Answer {
 
 impl Agent {
     pub(super) fn new(url: RegistryUrl) -> Self {
+        // A connection for each request: one that is kept may be dead without anybody knowing, and a
+        // node has two requests in a time to live.
         let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(0)
             .build_http();
         Self { url, client }
     }
@@ -55,14 +57,15 @@ impl Agent {
         self.checked(path, answer).map(|_| true)
     }
 
-    /// Asks what is, or what is later than an index, and how late the answer is. If nothing is, the
-    /// answer is the same after a `wait`, and up to a sixteenth of it.
+    /// Asks what is later than an index, and how late the answer is. If nothing is, the answer is the
+    /// same after a `wait`, and up to a sixteenth of it. Index 0 asks what is, and does not wait.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
         index: u64,
         wait: Duration,
     ) -> Result<(u64, T), Error> {
+        let wait = if index == 0 { Duration::ZERO } else { wait };
         let mark = if path.contains('?') { '&' } else { '?' };
         let path_and_query = format!("{path}{mark}index={index}&wait={}ms", wait.as_millis());
         let limit = LIMIT + wait + wait / 16;

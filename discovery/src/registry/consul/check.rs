@@ -65,14 +65,21 @@ impl CheckKeeper {
         }
         self.register().await?;
         self.owned = true;
+        self.pass().await?; // a check that was there and failed goes on failing
         within(SYNC_LIMIT, "register", self.listed()).await??;
         registered.now();
         loop {
             sleep(self.ttl / 3).await;
-            let pass = self.update("pass");
-            if !within(self.ttl / 3, "pass check", pass).await?? {
-                return Err(Error::registry("Consul does not know the check any more"));
-            }
+            self.pass().await?;
+        }
+    }
+
+    /// Calls the node alive.
+    async fn pass(&self) -> Result<(), Error> {
+        let pass = self.update("pass");
+        match within(self.ttl / 3, "pass check", pass).await?? {
+            true => Ok(()),
+            false => Err(Error::registry("Consul does not know the check any more")),
         }
     }
 
