@@ -44,6 +44,7 @@ cargo test --locked --workspace "${registries[@]}"
 
 stage "faults, one of each kind"
 scripts/faults.sh --debug --quick
+for registry in consul zookeeper; do scripts/faults.sh --debug --quick --registry "$registry"; done
 
 stage "the demo's tour"
 scripts/demo.sh --once

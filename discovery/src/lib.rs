@@ -2,7 +2,7 @@
 //! choose one, and go on when the registry does not.
 //!
 //! ```text
-//!                    NodeRegistry (etcd, memory)
+//!                    NodeRegistry (etcd, Consul, ZooKeeper, memory)
 //!   register ──►  /services/greeter/10.0.0.5:8080  ──► watch
 //!      │                                                 │ Snapshot: the whole list, every time
 //! Registration                                    DiscoveryClient ── View: the last known list
@@ -49,7 +49,8 @@
 //!
 //! Values first: `name.rs`, `tags.rs`, `node.rs`, `snapshot.rs`. Then the seam, `registry.rs`, and
 //! behind it `registry/memory.rs`, the smallest registry, and `registry/etcd/`: `lease.rs` keeps a
-//! node listed, `watch.rs` follows a list. `registration.rs` and `service.rs` hold what all
+//! node listed, `watch.rs` follows a list; `registry/consul/` and `registry/zookeeper/` have the same
+//! two halves. `registration.rs` and `service.rs` hold what all
 //! registries need: to try again for ever, and to remember; `vanished.rs` doubts a list that lost
 //! most of its nodes at once, `network.rs` says where nodes may be, and `ejection.rs` is what a client finds out by itself. `client.rs`
 //! and `resolver.rs` are what a caller sees. To write a registry of your own, begin at

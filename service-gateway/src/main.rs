@@ -21,7 +21,8 @@ async fn run(Cli { command, config }: Cli) -> anyhow::Result<()> {
     if let Some(Command::Healthcheck) = command {
         return healthcheck(config.admin_listen).await;
     }
-    let log = env_logger::Env::default().default_filter_or("info,actix_server=warn,actix_http=off");
+    let quiet = "info,actix_server=warn,actix_http=off,zookeeper_client=error";
+    let log = env_logger::Env::default().default_filter_or(quiet);
     env_logger::init_from_env(log);
     let (first, second) = signal::listen()?;
     tokio::select! {
