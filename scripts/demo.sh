@@ -197,7 +197,7 @@ start_registry
 start_greeter greeter-1 v1
 start_greeter greeter-2 v1
 start_greeter greeter-3 v2
-start gateway "$bin/service-gateway" --registry "$registry" \
+start gateway "$bin/service-gateway" --registry "$registry" --admin-actions \
     --listen "127.0.0.1:$port" --admin-listen "127.0.0.1:$admin_port"
 await gateway "node joined.*nodes=3"
 gateway=$(sed -n 's/.*listening address=\([^ ]*\).*/\1/p' "$work/gateway.log")
@@ -276,7 +276,7 @@ ${bold}All of it is still up. Things to try${plain} (Ctrl-C ends everything):
 
   curl -i http://$gateway/greeter/greet/Ada
   curl -i -H 'x-service-tags: version=v2' http://$gateway/greeter/greet/Ada
-  xdg-open http://$admin/    # the instances, drawn, as they change
+  xdg-open http://$admin/    # the dashboard: the instances, drawn, as they change
   curl http://$admin/api/instances
   curl http://$admin/metrics
   $look
