@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 
+mod changes;
 #[path = "../faults/directory.rs"]
 mod directory;
 #[path = "../../../discovery/tests/support/etcd.rs"]
@@ -47,7 +48,8 @@ struct Cli {
     #[arg(long)]
     quick: bool,
 
-    /// Only workloads whose name has this in it
+    /// Only workloads whose name has this in it; discovery: how soon changes in etcd are felt, and what
+    /// many nodes cost
     only: Option<String>,
 
     /// How often each peer has its turn [default: 5, with --quick 3]
@@ -69,6 +71,9 @@ async fn main() -> anyhow::Result<()> {
     let rounds = cli.rounds.unwrap_or(if cli.quick { 3 } else { 5 });
     let seconds = cli.seconds.unwrap_or(if cli.quick { 2 } else { 5 });
     println!("{}\n", machine::describe());
+    if cli.only.as_deref() == Some("discovery") {
+        return changes::measure().await;
+    }
     let bench = Bench::start().await?;
     let mut reports = Vec::new();
     for workload in workload::all() {

@@ -10,7 +10,7 @@ async fn a_bad_flag_is_refused_in_one_line_that_says_what_is_allowed() {
         ("--listen", "localhost:80", "such as 0.0.0.0:8080"),
         ("--listen", "8080", "such as 0.0.0.0:8080"),
         ("--admin-listen", "127.0.0.1", "such as 0.0.0.0:8080"),
-        ("--registry", "consul://c", "etcd://host"),
+        ("--registry", "nacos://c", "etcd://host"),
         ("--route", "greeter", "PREFIX=SERVICE"),
         ("--route", "greeter=greeter", "begin with a slash"),
         ("--route", "/a=", "1 to 63 letters"),
