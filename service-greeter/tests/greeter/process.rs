@@ -17,7 +17,7 @@ async fn a_bad_flag_is_refused_in_one_line_that_says_what_is_allowed() {
         ("--advertise", "greeter", "HOST:PORT"),
         ("--advertise", "0.0.0.0:80", "nobody can connect"),
         ("--advertise", "10.0.0.256:80", "HOST:PORT"),
-        ("--registry", "consul://c", "etcd://host"),
+        ("--registry", "nacos://c", "etcd://host"),
         ("--service", "a.b", "1 to 63 letters"),
         ("--tag", "version", "key=value"),
         ("--tag", "weight=0", "1 to 1000"),
