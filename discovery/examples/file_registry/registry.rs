@@ -20,18 +20,20 @@ impl NodeRegistry for FileRegistry {
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
-        let (directory, mut known) = (self.0.join(service.as_str()), None);
+        let directory = self.0.join(service.as_str());
+        let (mut known, mut revision) = (None, 1);
         let lists = repeat(()).then(|()| sleep(TICK)).filter_map(move |()| {
-            let list = list(&directory);
-            let news = list.is_err() || list.as_ref().ok() != known.as_ref();
-            known = list.as_ref().ok().cloned();
+            let list = list(&directory, revision);
+            let nodes = list.as_ref().ok().map(|list| list.nodes().to_vec());
+            let news = nodes.is_none() || nodes != known;
+            (known, revision) = (nodes, revision + u64::from(news));
             ready(news.then_some(list.map_err(failed)))
         });
         lists.boxed()
     }
 }
 
-fn list(directory: &Path) -> io::Result<Snapshot> {
+fn list(directory: &Path, revision: u64) -> io::Result<Snapshot> {
     fs::create_dir_all(directory)?;
     let mut nodes = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -41,7 +43,7 @@ fn list(directory: &Path) -> io::Result<Snapshot> {
             nodes.extend(ServiceNode::from_json(json.as_bytes()).map(Arc::new));
         }
     }
-    Ok(Snapshot::new(nodes, 0))
+    Ok(Snapshot::new(nodes, revision))
 }
 
 /// Where a node is written first, where it is listed, and what it is.

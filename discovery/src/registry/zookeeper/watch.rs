@@ -132,12 +132,22 @@ impl Watcher {
                     self.revision = self.revision.max(stat.mzxid);
                     self.entries.put((path.as_bytes(), &value, stat.mzxid));
                 }
-                Err(ZkError::NoNode) => self.entries.delete(path.as_bytes()),
+                Err(ZkError::NoNode) => {
+                    self.entries.delete(path.as_bytes());
+                    self.revision = self.revision.max(self.last_deletion(&follow.client).await?);
+                }
                 Err(error) => return Err(failed("read", error)),
             }
         }
         self.follow = Some(follow);
         Ok(self.entries.snapshot(self.revision))
+    }
+
+    /// When a child was deleted, which only the parent knows; 0 if that is gone too.
+    async fn last_deletion(&self, client: &Client) -> Result<i64, Error> {
+        let parent = client.check_stat(&self.path).await;
+        let parent = parent.map_err(|error| failed("look", error))?;
+        Ok(parent.map_or(0, |parent| parent.pzxid))
     }
 
     /// The child that an event is about, if it is about one.
