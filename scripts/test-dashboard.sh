@@ -45,6 +45,7 @@ fi
 [ -z "$check" ] || exit 0
 
 scripts/setup.sh
-cargo build --locked --quiet -p service-greeter -p service-gateway --bins
-cargo build --locked --quiet -p service-gateway --example load
+build=(cargo build --locked --quiet --features "consul zookeeper") # as the other scripts, so that nothing is built twice
+"${build[@]}" -p service-greeter -p service-gateway --bins
+"${build[@]}" -p service-gateway --example load
 exec "$venv/bin/python" scripts/test-dashboard.py --bin "${CARGO_TARGET_DIR:-target}/debug" "${pictures[@]}"
