@@ -30,13 +30,13 @@ done
 
 missing() { printf 'test-dashboard: %s\n' "$@" >&2; exit 3; }
 
-chromium() { command -v "${CHROMIUM:-chromium}" || command -v chromium-browser || command -v google-chrome; }
+find_browser() { command -v "${CHROMIUM:-chromium}" || command -v chromium-browser || command -v google-chrome; }
 
-if ! chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+if ! find_browser >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "test-dashboard: installing the package chromium with apt-get"
     { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null; } || true
 fi
-CHROMIUM=$(chromium) || missing "Chromium is missing: sudo apt-get install chromium, or name one with CHROMIUM=…"
+CHROMIUM=$(find_browser) || missing "Chromium is missing: sudo apt-get install chromium, or name one with CHROMIUM=…"
 export CHROMIUM
 if ! "$venv/bin/python" -c 'import playwright' 2>/dev/null; then
     { python3 -m venv "$venv" && "$venv/bin/pip" install -q 'playwright>=1.40'; } ||
