@@ -65,7 +65,7 @@ fn resolve(bencher: Bencher, nodes: u32, balancer: Balancer, tags: &str, set_asi
         let key = fastrand::u32(..).to_be_bytes();
         service
             .resolver
-            .resolve(Some(&key), |_| true)
+            .resolve(Some(&key))
             .expect("there are nodes")
     });
 }

@@ -96,7 +96,7 @@ impl DiscoveryClient {
     pub async fn resolve(&self, service: &ServiceName, tags: &Tags) -> Result<InFlight, Error> {
         let resolver = self.resolver(service, tags);
         resolver.ready().await?;
-        resolver.resolve(None, |_| true)
+        resolver.resolve(None)
     }
 
     /// What [`resolve`](Self::resolve) resolves with, for those who do so often. Follows the service

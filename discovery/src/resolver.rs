@@ -10,13 +10,13 @@ use crate::{Balancer, Ejection, Endpoint, Error, InFlight, LoadBalancer, Service
 /// Resolves one service, or those of its nodes that have certain tags: a balancer of its own and the
 /// endpoints it chooses from. Made by [`DiscoveryClient::resolver`](crate::DiscoveryClient::resolver).
 ///
-/// Resolving does no I/O, waits for no lock, and allocates nothing unless endpoints are refused.
+/// Resolving does no I/O, waits for no lock, and allocates nothing; choosing another one does.
 pub struct Resolver {
     service: Arc<Service>,
     tags: Tags,
     balancer: Box<dyn LoadBalancer>,
-    /// Chooses where the balancer's choice is refused. With one balancer for both, some endpoints
-    /// would always have their turn just when it is passed over.
+    /// Chooses for those who try again. With one balancer for both, some endpoints would always have
+    /// their turn just when it is passed over.
     substitute: Box<dyn LoadBalancer>,
     first_list_limit: Duration,
     candidates: ArcSwap<Candidates>,
@@ -72,36 +72,28 @@ impl Resolver {
         })
     }
 
-    /// Chooses one of the endpoints that are `usable`, for which a caller that tries again says
-    /// "not those I tried already". `key` is for balancers that keep a caller with one endpoint.
+    /// Chooses an endpoint. `key` is for balancers that keep a caller with one endpoint.
     ///
     /// # Errors
     /// [`Error::NoInstance`] if none fits or all that do are [drained](Endpoint::drain),
     /// [`Error::NotReady`] before the first list.
-    pub fn resolve(
-        &self,
-        key: Option<&[u8]>,
-        usable: impl Fn(&Endpoint) -> bool,
-    ) -> Result<InFlight, Error> {
+    pub fn resolve(&self, key: Option<&[u8]>) -> Result<InFlight, Error> {
         let candidates = self.candidates()?;
-        let chosen = match self.balancer.select(&candidates.usable, key) {
-            Some(chosen) if usable(chosen) => Some(chosen.clone()),
-            _ => self.substitute(&candidates, key, usable),
-        };
-        chosen.map(InFlight::new).ok_or_else(|| Error::NoInstance {
-            service: self.service().clone(),
-            tags: self.tags.clone(),
-        })
+        self.chosen(self.balancer.select(&candidates.usable, key).cloned())
     }
 
-    /// Chooses when the first choice was refused, perhaps because it just failed: rather one that
-    /// has answered before, at last even one that is set aside.
-    fn substitute(
+    /// Chooses another endpoint, for a caller that tries again: one that it has not tried, rather
+    /// one that has answered before, since many may have joined that nobody can connect to, and at
+    /// last even one that is set aside.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve); [`Error::NoInstance`] if all were tried.
+    pub fn resolve_other(
         &self,
-        candidates: &Candidates,
         key: Option<&[u8]>,
-        usable: impl Fn(&Endpoint) -> bool,
-    ) -> Option<Arc<Endpoint>> {
+        is_untried: impl Fn(&Endpoint) -> bool,
+    ) -> Result<InFlight, Error> {
+        let candidates = self.candidates()?;
         let proven = candidates
             .usable
             .iter()
@@ -113,11 +105,20 @@ impl Resolver {
         ];
         // An empty list is not shown to the balancer: it would cost somebody a turn.
         let mut lists = lists.into_iter().map(|list| {
-            let rest = list.filter(|endpoint| usable(endpoint));
+            let rest = list.filter(|endpoint| is_untried(endpoint));
             rest.cloned().collect::<Vec<_>>()
         });
-        let rest = lists.find(|rest| !rest.is_empty())?;
-        self.substitute.select(&rest, key).cloned()
+        let rest = lists.find(|rest| !rest.is_empty()).unwrap_or_default();
+        self.chosen(self.substitute.select(&rest, key).cloned())
+    }
+
+    fn chosen(&self, endpoint: Option<Arc<Endpoint>>) -> Result<InFlight, Error> {
+        endpoint
+            .map(InFlight::new)
+            .ok_or_else(|| Error::NoInstance {
+                service: self.service().clone(),
+                tags: self.tags.clone(),
+            })
     }
 
     /// What to choose from: sorted out once for each list and each ejection, by whoever comes first.

@@ -203,7 +203,7 @@ async fn watches_end_with_their_client_and_its_resolvers(scene: Scene) {
     let (resolver, node) = (scene.resolver(), scene.node(1));
     drop(scene.client);
     let _one = scene.registry.register(node, PATIENCE);
-    let told = async || resolver.resolve(None, |_| true).is_ok();
+    let told = async || resolver.resolve(None).is_ok();
     eventually("who resolves is still told", PATIENCE, told).await;
     drop(resolver);
     let ended = async || gate.watches() == 0;
@@ -231,10 +231,10 @@ async fn a_caller_that_tries_again_gets_another_node(scene: Scene) {
     let resolver = scene.resolver();
     let mut tried = Vec::new();
     for _ in 0..3 {
-        let chosen = resolver.resolve(None, |node| !tried.contains(&node.address));
+        let chosen = resolver.resolve_other(None, |node| !tried.contains(&node.address));
         tried.push(chosen.unwrap().address);
     }
-    let none = resolver.resolve(None, |node| !tried.contains(&node.address));
+    let none = resolver.resolve_other(None, |node| !tried.contains(&node.address));
     assert!(matches!(none, Err(Error::NoInstance { .. })));
 }
 
@@ -242,7 +242,7 @@ async fn refused_nodes_leave_even_shares_to_the_others(scene: Scene) {
     let _nodes = join_all([1, 2, 3].map(|port| scene.join(port))).await;
     scene.lists(&["1", "2", "3"]).await;
     let resolver = scene.resolver();
-    let resolve = || resolver.resolve(None, |node| node.address.port() != 2);
+    let resolve = || resolver.resolve_other(None, |node| node.address.port() != 2);
     let ports = (0..30).map(|_| resolve().unwrap().address.port());
     assert_eq!(ports.filter(|port| *port == 1).count(), 15);
 }

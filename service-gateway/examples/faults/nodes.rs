@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use actix_web::rt::time::sleep;
+use futures_util::future::join_all;
 
 use crate::Verdict;
 use crate::process::until;
@@ -179,9 +180,8 @@ pub(crate) async fn dead_entries() -> anyhow::Result<Verdict> {
     let system = System::start(&["v1", "v1", "v1"]).await?;
     let gets = system.gets(300);
     sleep(SECOND).await;
-    for port in 1..=50 {
-        system.put_node(&format!("127.0.0.9:{port}")).await;
-    }
+    let dead: Vec<_> = (1..=50).map(|port| format!("127.0.0.9:{port}")).collect();
+    join_all(dead.iter().map(|node| system.put_node(node))).await;
     system.until_known(53).await?;
     sleep(SECOND * 3).await;
     let gets = gets.end().await?;

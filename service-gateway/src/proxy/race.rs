@@ -159,7 +159,10 @@ impl<'a> Race<'a> {
         let key = Origin::of(self.outgoing.request).map(|origin| &origin.key[..]);
         let tried = &self.tried;
         let untried = |candidate: &Endpoint| !tried.iter().any(|e| e.address == candidate.address);
-        let endpoint = self.resolver.resolve(key, untried);
+        let endpoint = match self.attempts {
+            0 => self.resolver.resolve(key),
+            _ => self.resolver.resolve_other(key, untried),
+        };
         let endpoint = endpoint.map_err(|error: Error| self.refusal(Reason::NoInstance, error))?;
         let Some(body) = self.body.send() else {
             return Err(self.refusal(Reason::BadUpstream, "the request's body is gone"));
