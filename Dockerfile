@@ -1,4 +1,4 @@
-# Both services from one file: `docker build --target greeter .` or `--target gateway`. `docker compose` builds all it needs.
+# All from one file: `docker build --target greeter .`, `--target gateway` or `--target load`. `docker compose` builds all it needs.
 ARG ETCD_IMAGE=quay.io/coreos/etcd:v3.5.30
 
 FROM rust:1.95-slim-bookworm AS build
@@ -14,8 +14,8 @@ RUN --mount=type=cache,id=service-discovery-registry,target=/usr/local/cargo/reg
     --mount=type=cache,id=service-discovery-target,target=/src/target \
     find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --package service-greeter --package service-gateway \
-        --features consul,zookeeper \
-    && cp target/release/service-greeter target/release/service-gateway /usr/local/bin/
+        --features consul,zookeeper --bins --example load \
+    && cp target/release/service-greeter target/release/service-gateway target/release/examples/load /usr/local/bin/
 
 FROM debian:bookworm-slim AS runtime
 USER 10001:10001
@@ -33,6 +33,10 @@ ENV LISTEN=0.0.0.0:8080 ADMIN_LISTEN=0.0.0.0:9090
 EXPOSE 8080 9090
 HEALTHCHECK --interval=3s --timeout=3s --retries=3 CMD ["service-gateway", "healthcheck"]
 ENTRYPOINT ["service-gateway"]
+
+FROM runtime AS load
+COPY --from=build /usr/local/bin/load /usr/local/bin/
+ENTRYPOINT ["load", "http://gateway:8080/greeter/greet/Ada"]
 
 # etcd without root. A new volume takes its owner from the directory it covers, and the official image has none that
 # another user may write; it has no shell to make one either, so an empty directory comes from elsewhere.

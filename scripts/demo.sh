@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
-# The whole system on this machine, without containers: a registry, three greeters and the gateway, and a tour of what they do
-# when things change and break, under a steady load. Then it stays up for you to try things; Ctrl-C ends all of it.
+# The whole system on this machine, without containers: a registry, three greeters and the gateway, and the README's tour of
+# what they do when things change and break, under load. Then it stays up for you to try things; Ctrl-C ends all of it.
 #
 #   scripts/demo.sh                    the tour, then stay up
-#   scripts/demo.sh --once             the tour only; exit code 0 if every step held and no request failed
+#   scripts/demo.sh --once             the tour only; exit code 0 if every step said what the README says
 #
 #   --registry NAME                            etcd (default), consul or zookeeper
 #   --port N  --admin-port N  --registry-port N   fixed ports (default: free ones)
-#   --rate N                                   requests a second (default: 300)
+#   --pace SECONDS                             to read each step before it begins (default: 3 on a terminal, else 0)
 #   --release                                  a release build: takes minutes longer to build, runs faster
+#   --all                                      plays the README's other console blocks too: answers, errors, flags
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 PATH=$root/.tools/bin:$PATH
 
-once='' port=0 admin_port=0 kind=etcd registry_port='' rate=300 profile=debug
+once='' all='' port=0 admin_port=0 kind=etcd registry_port='' profile=debug pace=0
+if [ -t 1 ]; then pace=3; fi
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p;}' "$0"; }
 while [ $# -gt 0 ]; do
     case $1 in
     --once) once=yes ;;
+    --all) all=yes ;;
     --release) profile=release ;;
     --registry)
         case ${2:-} in
@@ -28,7 +31,7 @@ while [ $# -gt 0 ]; do
         esac
         shift
         ;;
-    --port | --admin-port | --registry-port | --rate)
+    --port | --admin-port | --registry-port | --pace)
         [[ ${2:-} =~ ^[0-9]{1,5}$ ]] || { echo "demo: $1 needs a number" >&2; exit 2; }
         name=${1#--}
         printf -v "${name//-/_}" %s "$2"
@@ -40,15 +43,13 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-bold='' plain=''
-if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 say() { printf '%s\n' "$*"; }
 fail() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 
 # --- processes: all that is started here ends with this script ---
 
 work=$(mktemp -d)
-declare -A pids=() # name -> process id
+declare -A pids=() # name, such as greeter-v1.2 -> process id
 
 clean_up() {
     local status=$? name
@@ -92,12 +93,6 @@ await() { # LOG PATTERN: until the log says so, for at most 15 s
     done
 }
 
-free_port() {
-    local port
-    while port=$((20000 + RANDOM % 12000)) && (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
-    echo "$port"
-}
-
 start_etcd() {
     start etcd etcd --data-dir "$work/etcd" --name demo --log-level warn \
         --listen-client-urls "http://$server" --advertise-client-urls "http://$server" \
@@ -136,53 +131,84 @@ start_registry() {
     done
 }
 
-start_greeter() { # NAME VERSION
-    start "$1" "$bin/service-greeter" --registry "$registry" --ttl 5s --drain 1s --tag "version=$2"
-    await "$1" registered
+# --- the steps' words ---
+
+started=0 # greeters so far: each has a name of its own
+
+start_greeter() { # SERVICE
+    local service=$1 tag=version=${1#greeter-}
+    if [ "$service" = greeter-v2 ]; then tag+=,weight=${V2_WEIGHT:-1}; fi
+    started=$((started + 1))
+    start "$service.$started" "$bin/service-greeter" --registry "$registry" --ttl 5s --drain 1s --tag "$tag"
+    await "$service.$started" registered
 }
 
-greeters() { for name in "${!pids[@]}"; do case $name in greeter-*) echo "$name" ;; esac; done | sort -V; }
-
-# --- steps ---
-
-steps=0 broken=0
-
-step() { # TITLE WHAT TO LOOK FOR
-    steps=$((steps + 1))
-    printf '\n%s%d. %s%s\n   %s\n' "$bold" "$steps" "$1" "$plain" "$2"
+start_gateway() {
+    balancer=${BALANCER:-round-robin}
+    start gateway "$bin/service-gateway" --registry "$registry" --balancer "$balancer" --admin-actions \
+        --listen "127.0.0.1:$port" --admin-listen "127.0.0.1:$admin_port"
+    local deadline=$((SECONDS + 15))
+    until curl -fs --max-time 1 -o /dev/null "http://$admin/ready"; do
+        [ "$SECONDS" -lt "$deadline" ] || fail "the gateway is not ready after 15 s"
+        sleep 0.05
+    done
 }
 
-load() { # SECONDS [FLAG...]: in the background, until loaded
-    local seconds=$1
-    shift
-    "$bin/examples/load" "http://$gateway/greeter/greet/Ada" --rate "$rate" --duration "${seconds}s" "$@" \
-        > >(tee "$work/load.out") 2>&1 &
-    pids[load]=$!
+processes_of() { for name in "${!pids[@]}"; do case $name in "$1" | "$1".*) echo "$name" ;; esac; done | sort -V; }
+
+scale() { # SERVICE COUNT
+    local -a names
+    mapfile -t names < <(processes_of "$1")
+    local name
+    for name in "${names[@]:$2}"; do stop "$name" TERM; done
+    local missing=$(($2 - ${#names[@]}))
+    while [ "$missing" -gt 0 ]; do start_greeter "$1"; missing=$((missing - 1)); done
 }
 
-loaded() { # waits for the load's end and its table
-    if ! wait "${pids[load]}"; then
-        broken=$((broken + 1))
-        say "   ${bold}NOT OK:${plain} requests failed"
+# What the README's steps ask of Docker, done to processes: a service is some of them.
+docker() {
+    local name
+    case "$1 $2" in
+    'compose up') shift 2; up "$@" ;;
+    'compose run') shift 5; "$bin/examples/load" "http://$gateway/greeter/greet/Ada" "$@" ;; # run --rm -T load
+    'compose kill') for name in $(processes_of "$3"); do stop "$name" KILL; done ;;
+    'compose pause') for name in $(processes_of "$3"); do kill -STOP "${pids[$name]}"; done ;;
+    'compose unpause') for name in $(processes_of "$3"); do kill -CONT "${pids[$name]}"; done ;;
+    'compose stop' | 'compose rm') stop "${*: -1}" TERM ;;
+    'compose start') start_registry ;;
+    'volume rm') rm -r "${work:?}/$kind" ;;
+    *) fail "no such step natively: docker $*" ;;
+    esac
+}
+
+# As Compose does: what is missing is started, what was configured otherwise is replaced, unless --no-recreate.
+up() {
+    local -A count=([greeter-v1]=2 [greeter-v2]=1)
+    local recreate=yes
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --scale) count[${2%=*}]=${2#*=}; shift ;;
+        --no-recreate) recreate='' ;;
+        esac
+        shift
+    done
+    [ -n "${pids[$kind]:-}" ] || start_registry
+    if [ -n "$recreate" ] && [ "${weight:-}" != "${V2_WEIGHT:-1}" ]; then scale greeter-v2 0; fi
+    weight=${V2_WEIGHT:-1}
+    scale greeter-v2 "${count[greeter-v2]}"
+    scale greeter-v1 "${count[greeter-v1]}"
+    if [ -n "$recreate" ] && [ -n "${pids[gateway]:-}" ] && [ "$balancer" != "${BALANCER:-round-robin}" ]; then
+        stop gateway TERM
     fi
-    unset 'pids[load]'
-    sleep 0.1 # for tee
-}
-
-# Whether the load's table has as many lines of instances as it should, of these versions.
-expect() { # COUNT VERSION-PATTERN
-    local seen
-    seen=$(grep -cE "^  [0-9.]+:[0-9]+ +$2 " "$work/load.out" || true)
-    if [ "$seen" = "$1" ] && [ "$(grep -cE '^  [0-9.]+:[0-9]+ ' "$work/load.out")" = "$1" ]; then
-        say "   ok: $1 instances answered"
-    else
-        broken=$((broken + 1))
-        say "   ${bold}NOT OK:${plain} $seen instances of $2 answered, $1 expected"
-    fi
+    [ -n "${pids[gateway]:-}" ] || start_gateway
 }
 
 # --- the system ---
 
+# shellcheck source=scripts/steps.sh
+. scripts/steps.sh
+
+command -v curl >/dev/null || fail "curl is missing: the steps ask with it"
 scripts/setup.sh "$kind"
 say "demo: building (cargo build --profile ${profile/debug/dev})"
 build=(cargo build --locked --profile "${profile/debug/dev}" --features "consul zookeeper")
@@ -193,73 +219,26 @@ bin=${CARGO_TARGET_DIR:-$root/target}/$profile
 server=127.0.0.1:${registry_port:-$(free_port)}
 peer=http://127.0.0.1:$(free_port)
 registry=$kind://$server
-start_registry
-start_greeter greeter-1 v1
-start_greeter greeter-2 v1
-start_greeter greeter-3 v2
-start gateway "$bin/service-gateway" --registry "$registry" --admin-actions \
-    --listen "127.0.0.1:$port" --admin-listen "127.0.0.1:$admin_port"
-await gateway "node joined.*nodes=3"
-gateway=$(sed -n 's/.*listening address=\([^ ]*\).*/\1/p' "$work/gateway.log")
-admin=$(sed -n 's/.*listening .*admin=\([^ ]*\).*/\1/p' "$work/gateway.log")
-say "demo: $kind at $server, gateway at http://$gateway, its admin port at http://$admin"
-say "demo: greeter-1 v1, greeter-2 v1, greeter-3 v2; logs in $work"
+project="service-discovery"
+[ "$port" != 0 ] || port=$(free_port)
+[ "$admin_port" != 0 ] || admin_port=$(free_port)
+gateway=127.0.0.1:$port
+admin=127.0.0.1:$admin_port
+up
+say "demo: $kind at $server, greeters v1, v1 and v2; the gateway at http://$gateway; logs in $work"
+say "demo: look at it while it runs: http://$admin"
 
-# --- the tour ---
-
-step "Three instances" "Look at the shares: each answers a third of the requests."
-load 4
-loaded
-expect 3 'v[12]'
-
-step "Scale to five" "Two more v1 start after a second. Look at the live line: they take their share at once."
-load 6
-sleep 1
-start_greeter greeter-4 v1
-start_greeter greeter-5 v1
-loaded
-expect 5 'v[12]'
-
-step "Pin a version" "Every request says 'x-service-tags: version=v2'. Only the one v2 answers."
-load 3 --header 'x-service-tags: version=v2'
-loaded
-expect 1 v2
-
-step "Kill one with -9" "greeter-1 dies after a second, its entry stays in $kind for up to 5 s. Nothing fails: look at 'after another attempt'."
-load 9
-sleep 1
-stop greeter-1 KILL
-loaded
-expect 5 'v[12]'
-
-step "Roll v1 to v2" "One v2 starts, one v1 leaves (SIGTERM), and so on, until there is no v1."
-load 8
-sleep 1
-for n in 2 4 5; do
-    start_greeter "greeter-$((n + 4))" v2
-    stop "greeter-$n" TERM
-done
-loaded
-say "   … and now:"
-load 2
-loaded
-expect 4 v2
-
-step "Stop $kind, and start it again" "The gateway serves the nodes it knows; nobody notices. Afterwards a new greeter is found."
-load 12
-sleep 1
-stop "$kind" TERM
-sleep 5
-start_registry
-start_greeter greeter-10 v2
-loaded
-expect 5 v2
+play "The tour" "走一遍"
+if [ -n "$all" ]; then
+    play "What happens to a request" "一个请求的经过"
+    play "Flags" "命令行参数"
+fi
 
 say
 if [ "$broken" = 0 ]; then
-    say "${bold}Every step held, and no request failed.${plain}"
+    say "${bold}Every step said what $readme says, and no request failed.${plain}"
 else
-    say "${bold}$broken steps did not hold.${plain}"
+    say "${bold}$broken blocks said something else.${plain}"
 fi
 if [ -n "$once" ]; then
     exit $((broken > 0))
@@ -281,8 +260,8 @@ ${bold}All of it is still up. Things to try${plain} (Ctrl-C ends everything):
   curl http://$admin/metrics
   $look
   $bin/service-greeter --registry $registry --tag version=v3
-  $bin/examples/load http://$gateway/greeter/greet/Ada --rate $rate
-$(for name in $(greeters); do echo "  kill -9 ${pids[$name]}    # $name"; done)
+  $bin/examples/load http://$gateway/greeter/greet/Ada --rate 300
+$(for name in $(processes_of greeter-v1) $(processes_of greeter-v2); do echo "  kill -9 ${pids[$name]}    # ${name%.*}"; done)
   kill -STOP ${pids[$kind]}; kill -CONT ${pids[$kind]}    # $kind freezes, and goes on
 TRY
 wait

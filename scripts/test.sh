@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # All tests: format, lints, documentation, every crate's tests with a real etcd, Consul and ZooKeeper, faults under load, the
-# demo's tour, the dashboard where a browser can be had, the shell scripts, and the walkthrough with Docker Compose where a
-# Docker engine answers. Installs what is missing (scripts/setup.sh). What could not be run for want of a tool is said in the last lines.
+# README's steps, the dashboard where a browser can be had, the shell scripts, and the tour on Docker Compose where a Docker
+# engine answers. Installs what is missing (scripts/setup.sh). What could not be run for want of a tool is said in the last lines.
 #
 #   scripts/test.sh
-#   scripts/test.sh --no-docker    without the compose walkthrough
+#   scripts/test.sh --no-docker    without Docker Compose
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -33,7 +33,7 @@ cargo fmt --all --check
 stage "lints"
 cargo clippy --locked --workspace "${registries[@]}" --all-targets -- -D warnings
 cargo clippy --locked -p discovery --no-default-features --lib -- -D warnings # who wants none of them
-shellcheck scripts/*.sh .ci/run
+shellcheck -x scripts/*.sh .ci/run
 promtool check config observability/prometheus.yml
 
 stage "documentation"
@@ -46,8 +46,10 @@ stage "faults, one of each kind"
 scripts/faults.sh --debug --quick
 for registry in consul zookeeper; do scripts/faults.sh --debug --quick --registry "$registry"; done
 
-stage "the demo's tour"
-scripts/demo.sh --once
+stage "the README's steps, natively"
+blocks() { awk '/^```console$/, /^```$/' "$1"; }
+diff <(blocks README.md) <(blocks README.zh-CN.md)
+scripts/demo.sh --once --all
 
 stage "the dashboard, in a browser"
 if scripts/test-dashboard.sh --check; then
@@ -56,19 +58,19 @@ else
     left_out+=("the dashboard: no Chromium, or no Playwright to drive it")
 fi
 
-stage "the compose walkthrough"
+stage "the tour on Docker Compose"
 # Where container registries are out of reach, a program of the site's own may provide the base images.
 seed_images=${SEED_IMAGES:-../shared/docker/seed-images}
 if [ "$docker" = no ]; then
-    left_out+=("the compose walkthrough: --no-docker")
+    left_out+=("the tour on Docker Compose: --no-docker")
 elif ! docker info >/dev/null 2>&1; then
-    left_out+=("the compose walkthrough: no Docker engine answers")
+    left_out+=("the tour on Docker Compose: no Docker engine answers")
 else
     if [ -x "$seed_images" ]; then "$seed_images"; fi
     if docker compose version >/dev/null 2>&1; then
-        scripts/compose-walkthrough.sh
+        scripts/tour.sh --once
     else
-        left_out+=("the compose walkthrough: Docker has no Compose plugin")
+        left_out+=("the tour on Docker Compose: Docker has no Compose plugin")
     fi
 fi
 
