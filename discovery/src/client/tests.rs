@@ -72,6 +72,29 @@ async fn who_asks_again_gets_the_same_resolver_until_there_are_too_many() {
     assert!(!Arc::ptr_eq(&first, &resolver(1)), "all were forgotten");
 }
 
+/// With one counter for both, one node of each would get everything.
+#[tokio::test]
+async fn services_asked_in_turn_do_not_share_their_turns() {
+    let registry = MemoryRegistry::default();
+    let mut registrations = Vec::new();
+    let names = ["a", "b"].map(|name| name.parse::<ServiceName>().unwrap());
+    for name in &names {
+        for port in [1, 2] {
+            let node = ServiceNode::new(name.clone(), ([10, 0, 0, 1], port).into());
+            let registration = registry.register(node, Duration::from_secs(10));
+            registration.registered().await;
+            registrations.push(registration);
+        }
+    }
+    let client = DiscoveryClient::new(Arc::new(registry));
+    for turn in [1, 2, 1, 2] {
+        for name in &names {
+            let chosen = client.resolve(name, &Tags::new()).await.unwrap();
+            assert_eq!(chosen.address.port(), turn, "{name:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn who_has_resolved_before_is_given_a_newcomer_too() {
     let (client, _nodes) = client_of(&[("10.0.0.1:80", "")]).await;
