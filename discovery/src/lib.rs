@@ -47,14 +47,29 @@
 //!
 //! # Where to read on
 //!
-//! Values first: `name.rs`, `tags.rs`, `node.rs`, `snapshot.rs`. Then the seam, `registry.rs`, and
-//! behind it `registry/memory.rs`, the smallest registry, and `registry/etcd/`: `lease.rs` keeps a
-//! node listed, `watch.rs` follows a list; `registry/consul/` and `registry/zookeeper/` have the same
-//! two halves. `registration.rs` and `service.rs` hold what all
+//! The [guide](guide) (中文：[指南](guide_zh)) goes through all this in ten short chapters, and in each something
+//! happens: a node joins, a node dies, the registry is away.
+//!
+//! In the source, values first: `name.rs`, `tags.rs`, `node.rs`, `snapshot.rs`. Then the seam,
+//! `registry.rs`, and behind it `registry/memory.rs`, the smallest registry, and `registry/etcd/`:
+//! `lease.rs` keeps a node listed, `watch.rs` follows a list; `registry/consul/` and
+//! `registry/zookeeper/` have the same two halves. `registration.rs` and `service.rs` hold what all
 //! registries need: to try again for ever, and to remember; `vanished.rs` doubts a list that lost
-//! most of its nodes at once, `network.rs` says where nodes may be, and `ejection.rs` is what a client finds out by itself. `client.rs`
-//! and `resolver.rs` are what a caller sees. To write a registry of your own, begin at
-//! [`NodeRegistry`](NodeRegistry#a-registry-of-your-own).
+//! most of its nodes at once, `network.rs` says where nodes may be, and `ejection.rs` is what a
+//! client finds out by itself. `client.rs` and `resolver.rs` are what a caller sees. To write a
+//! registry of your own, begin at [`NodeRegistry`](NodeRegistry#a-registry-of-your-own).
+
+/// The second part of the article: from one registry to a client with tests, in ten chapters. [中文版](guide_zh)
+#[cfg(doc)]
+#[doc = ""]
+#[doc = include_str!("guide.md")]
+pub mod guide {}
+
+/// 教程的下篇：从一个注册中心，到一个带测试的客户端，共十章。[English](guide)
+#[cfg(doc)]
+#[doc = ""]
+#[doc = include_str!("guide.zh-CN.md")]
+pub mod guide_zh {}
 
 mod backoff;
 mod balancer;
