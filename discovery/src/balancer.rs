@@ -18,6 +18,8 @@ pub use weighted::Weighted;
 
 /// Chooses one of several endpoints.
 ///
+/// [Chapter 4 of the guide](crate::guide#4-choosing) compares those there are.
+///
 /// One balancer serves one list of candidates: a counter shared by two services skews both. The
 /// list may change between two calls; the balancer outlives it.
 pub trait LoadBalancer: Send + Sync {
@@ -33,6 +35,14 @@ pub trait LoadBalancer: Send + Sync {
 }
 
 /// Which balancer: `round-robin` and so on, as on a command line.
+///
+/// ```
+/// # fn main() -> Result<(), discovery::Error> {
+/// let balancer: discovery::Balancer = "least-request".parse()?;
+/// let error = "fastest".parse::<discovery::Balancer>().unwrap_err();
+/// assert!(error.to_string().ends_with("expected one of round-robin, random, weighted, ip-hash, least-request"));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Balancer {
     /// [`RoundRobin`]

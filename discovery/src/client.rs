@@ -20,7 +20,8 @@ const MAX_RESOLVERS: usize = 1024;
 ///
 /// However many ask for a service, it is followed by one task, which belongs to the client and not
 /// to whoever asked first. The tasks run on the runtime the client was made on and end with the
-/// client and its resolvers.
+/// client and its resolvers. Chapters [5](crate::guide#5-a-client), [6](crate::guide#6-when-the-registry-is-away) and
+/// [7](crate::guide#7-when-nodes-die) of the guide are about it.
 pub struct DiscoveryClient {
     registry: Arc<dyn NodeRegistry>,
     runtime: Handle,

@@ -12,7 +12,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest it is ejected, and how long it has to behave for its past to be forgotten.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Why an endpoint is set aside.
+/// Why an endpoint is set aside: see [chapter 7 of the guide](crate::guide#7-when-nodes-die).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ejection {
     /// No connection could be made: nobody is there.

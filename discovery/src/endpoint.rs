@@ -10,6 +10,8 @@ use crate::ejection::{Ejection, Record};
 
 /// A node as a client sees it: what the registry says of it, and what the client knows by itself.
 ///
+/// [Chapter 7 of the guide](crate::guide#7-when-nodes-die) is about what a client should tell it.
+///
 /// It stays the same through snapshots as long as the node's entry does; an entry that changed is
 /// a new endpoint with nothing held against it.
 #[derive(Debug)]

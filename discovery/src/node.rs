@@ -9,6 +9,8 @@ use crate::{Error, ServiceName, Tags};
 pub const MAX_VALUE_BYTES: usize = 8 * 1024;
 
 /// One running instance of a service: where it listens, and what it says of itself.
+///
+/// [Chapter 1 of the guide](crate::guide#1-a-node) begins with one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ServiceNode {

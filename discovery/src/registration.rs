@@ -13,6 +13,8 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(3);
 
 /// What a registry does to keep one node listed: the half of [`NodeRegistry`](crate::NodeRegistry)
 /// that is its own. [`Registration::keep`] does the rest, which is to try again for ever.
+///
+/// [Chapter 9 of the guide](crate::guide#9-a-registry-of-your-own) has a short one.
 pub trait Keeper: Send + 'static {
     /// Lists the node, tells `registered`, and stays as long as it is listed. Returns why it is
     /// not any more, or could not be. Called again after a while, with jitter; dropped at any await.
@@ -53,6 +55,8 @@ impl Registered {
 }
 
 /// A node's place in a registry: kept for as long as this lives.
+///
+/// [Chapter 2 of the guide](crate::guide#2-registering) shows one that is late.
 ///
 /// [`leave`](Self::leave) takes the node off the list. Dropping it merely stops keeping it, as the
 /// process's death would: it vanishes when its time to live is over.

@@ -36,7 +36,8 @@ pub use zookeeper::ZooKeeperRegistry;
 /// The lists of one service, for ever: see [`NodeRegistry::watch`].
 pub type SnapshotStream = BoxStream<'static, Result<Snapshot, Error>>;
 
-/// A registry of nodes. It does two things: it keeps a node listed, and it tells who is listed.
+/// A registry of nodes. It does two things: it [keeps a node listed](crate::guide#2-registering), and it
+/// [tells who is listed](crate::guide#3-watching-state-not-deltas).
 ///
 /// An implementation holds mechanism only. Waiting before the next try, serving the last known
 /// list and the like are the callers' business, written once for all registries.
@@ -82,6 +83,13 @@ pub trait NodeRegistry: fmt::Debug + Send + Sync {
 }
 
 /// The registry a URL names. Connecting happens when it is first used, so this needs no server.
+///
+/// ```
+/// # fn main() -> Result<(), discovery::Error> {
+/// let registry = discovery::connect(&"memory:".parse()?)?;
+/// assert!("redis://127.0.0.1".parse::<discovery::RegistryUrl>().is_err());
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// [`Error::Invalid`] if this build has no such registry.

@@ -11,6 +11,35 @@ use crate::{Balancer, Ejection, Endpoint, Error, InFlight, LoadBalancer, Service
 /// endpoints it chooses from. Made by [`DiscoveryClient::resolver`](crate::DiscoveryClient::resolver).
 ///
 /// Resolving does no I/O, waits for no lock, and allocates nothing; choosing another one does.
+///
+/// ```
+/// use std::sync::Arc;
+/// use discovery::*;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// # let registry = MemoryRegistry::default();
+/// # let mut nodes = Vec::new();
+/// # for port in [1, 2, 3] {
+/// #     let node = ServiceNode::new("greeter".parse()?, ([10, 0, 0, 1], port).into());
+/// #     nodes.push(registry.register(node, std::time::Duration::from_secs(10)));
+/// # }
+/// # for node in &nodes {
+/// #     node.registered().await;
+/// # }
+/// // A registry with three nodes, and who stays with one of them.
+/// let client = DiscoveryClient::new(Arc::new(registry)).with_balancer(Balancer::IpHash);
+/// let resolver = client.resolver(&"greeter".parse()?, &Tags::new());
+/// resolver.ready().await?;
+/// let first = resolver.resolve(Some(b"192.0.2.7"))?;
+/// let again = resolver.resolve(Some(b"192.0.2.7"))?;
+/// assert_eq!(first.address, again.address);
+///
+/// // It did not answer: anybody else.
+/// let other = resolver.resolve_other(Some(b"192.0.2.7"), |node| node.address != first.address)?;
+/// assert_ne!(first.address, other.address);
+/// # Ok(()) }
+/// ```
 pub struct Resolver {
     service: Arc<Service>,
     tags: Tags,

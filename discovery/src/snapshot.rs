@@ -5,7 +5,22 @@ use crate::ServiceNode;
 /// All nodes of one service at one moment, sorted by address. Cheap to clone.
 ///
 /// A registry hands out whole lists, never differences: whatever was missed while a connection was broken, the next
-/// snapshot heals it.
+/// snapshot heals it. [Chapter 3 of the guide](crate::guide#3-watching-state-not-deltas) says why.
+///
+/// ```
+/// use std::sync::Arc;
+/// use discovery::{ServiceNode, Snapshot};
+///
+/// # fn main() -> Result<(), discovery::Error> {
+/// let node = |port, tags: &str| {
+///     let node = ServiceNode::new("greeter".parse()?, ([10, 0, 0, 1], port).into());
+///     Ok::<_, discovery::Error>(Arc::new(node.with_tags(tags.parse()?)))
+/// };
+/// let list = Snapshot::new([node(2, "version=v1")?, node(1, "")?, node(2, "version=v2")?], 7);
+/// let nodes: Vec<_> = list.nodes().iter().map(|n| (n.address.port(), n.version())).collect();
+/// assert_eq!(nodes, [(1, None), (2, Some("v2"))]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     nodes: Arc<[Arc<ServiceNode>]>,

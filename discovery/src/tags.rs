@@ -9,6 +9,17 @@ use crate::Error;
 /// What a node says of itself (`version=v2`, `region=cn`, `weight=5`), and what a caller asks for.
 ///
 /// As text: `key=value`, several separated by commas.
+///
+/// ```
+/// use discovery::Tags;
+///
+/// # fn main() -> Result<(), discovery::Error> {
+/// let node: Tags = "version=v2, region=cn".parse()?;
+/// assert_eq!(node.to_string(), "region=cn,version=v2"); // in the order of their keys
+/// assert!(node.contain(&"version=v2".parse()?));
+/// assert!(!node.contain(&"version=v2,zone=a".parse()?));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tags(BTreeMap<String, String>);

@@ -6,6 +6,8 @@ use crate::ejection::{Counts, Record};
 use crate::{Ejection, Endpoint, Snapshot};
 
 /// What a client knows of one service: the last list it got, and whether the registry stands by it.
+///
+/// [Chapter 6 of the guide](crate::guide#6-when-the-registry-is-away) has one without a registry.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     endpoints: Arc<[Arc<Endpoint>]>,

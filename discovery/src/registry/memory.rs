@@ -12,7 +12,9 @@ use crate::registration::{Keeper, Registered, Registration};
 use crate::{Error, ServiceName, ServiceNode, Snapshot};
 
 /// A registry in this process: for tests and examples. It is never away, and what it lists vanishes
-/// with its registration.
+/// with its registration. [Chapter 8 of the guide](crate::guide#8-testing-a-service-of-your-own) tests with it.
+///
+/// Cheap to clone: clones are the same registry.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryRegistry {
     table: Arc<watch::Sender<Table>>,

@@ -19,6 +19,14 @@ const KINDS: [(&str, u16); 4] = [
 /// `zookeeper://` with the same, `consul://127.0.0.1:8500` for the agent of a Consul, or `memory:`
 /// for one that lives in this process alone.
 ///
+/// ```
+/// # fn main() -> Result<(), discovery::Error> {
+/// let url: discovery::RegistryUrl = "etcd://10.0.0.1,10.0.0.2:2380/demo".parse()?;
+/// assert_eq!(url.endpoints(), ["10.0.0.1:2379", "10.0.0.2:2380"]);
+/// assert_eq!(url.prefix(), "/demo/"); // /services/ without a path
+/// # Ok(()) }
+/// ```
+///
 /// For an etcd that wants to know its clients, and be known by them:
 ///
 /// ```text
