@@ -6,7 +6,7 @@
 #   scripts/tour.sh --once             on a stack of its own with free ports, of which nothing is left afterwards
 #
 #   --pace SECONDS                     to read each step before it begins (default: 3 on a terminal, else 0)
-#   REGISTRY=consul scripts/tour.sh    on Consul; or zookeeper
+#   REGISTRY_KIND=consul scripts/tour.sh    on Consul; or zookeeper
 #
 # Needs Docker with the Compose plugin (v2) and curl. Without Docker: scripts/demo.sh plays the same steps.
 set -euo pipefail
@@ -37,7 +37,7 @@ command -v curl >/dev/null || fail "curl is missing"
 
 # shellcheck source=scripts/steps.sh
 . scripts/steps.sh
-kind=${REGISTRY:-etcd}
+kind=${REGISTRY_KIND:-etcd}
 project=${COMPOSE_PROJECT_NAME:-service-discovery}
 bin=$root/target/debug
 if [ -n "$once" ]; then

@@ -2,14 +2,16 @@
 #![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+use std::fs;
 use std::time::Duration;
 
-use zookeeper_client::{Acls, Client, CreateMode, Stat};
+use tokio::time::timeout;
+use zookeeper_client::{Acls, Client, CreateMode, Error as ZkError, Stat};
 
 use support::relay::Relay;
 use support::scene::Scene;
 use support::server::Server;
-use support::{PATIENCE, eventually, zookeeper};
+use support::{Directory, PATIENCE, eventually, zookeeper};
 
 mod support;
 
@@ -123,4 +125,55 @@ async fn junk_beside_good_nodes_is_counted_and_does_no_harm() {
     let newcomer = scene.seen_through(zookeeper.registry());
     newcomer.lists(&["1"]).await;
     assert_eq!(newcomer.view().skipped(), 2, "and in a list");
+}
+
+#[tokio::test]
+async fn a_users_node_is_read_by_everybody_and_changed_by_nobody_else() {
+    let zookeeper = zookeeper::start().await;
+    let users = zookeeper.registry_at(&format!("greeter:p%40ss@{}", zookeeper.address()));
+    let scene = Scene::new(users.clone());
+    let _one = scene.join(1).await;
+    scene.seen_through(zookeeper.registry()).lists(&["1"]).await;
+    let client = client(&zookeeper).await;
+    let service = format!("/services/{}", scene.service);
+    let (one, two) = (format!("{service}/10.0.0.1:1"), format!("{service}/2"));
+    let ephemeral = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+    let refused = [
+        client.delete(&one, None).await,
+        client.set_data(&one, b"", None).await.map(drop),
+        client.create(&two, b"", &ephemeral).await.map(drop),
+        client
+            .set_acl(&service, &Acls::anyone_all(), None)
+            .await
+            .map(drop),
+    ];
+    assert_eq!(refused, [(); 4].map(|()| Err(ZkError::NoAuth)));
+    let again = scene.seen_through(users);
+    let _successor = again.join_with(1, "version=v2").await;
+    scene.lists(&["1 version=v2"]).await;
+}
+
+/// A user is its name and password together: with another password it is another.
+#[tokio::test]
+async fn a_password_is_read_from_its_file_for_each_session() {
+    let zookeeper = zookeeper::start().await;
+    let owner = format!("greeter:p%40ss@{}", zookeeper.address());
+    let scene = Scene::new(zookeeper.registry_at(&owner));
+    let _one = scene.join(1).await;
+    let directory = Directory::new();
+    let file = directory.0.join("password");
+    fs::write(&file, "s3cret\n").unwrap();
+    let url = format!(
+        "greeter@{}?password-file={}",
+        zookeeper.address(),
+        file.display()
+    );
+    let stranger = scene.seen_through(zookeeper.registry_at(&url));
+    let two = stranger.register(stranger.node(2));
+    let refused = timeout(Duration::from_secs(1), two.registered()).await;
+    assert!(refused.is_err());
+    fs::write(&file, "p@ss\n").unwrap();
+    stranger.lists(&["1", "2"]).await;
+    two.leave().await.unwrap();
+    stranger.lists(&["1"]).await;
 }

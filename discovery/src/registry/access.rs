@@ -9,8 +9,8 @@ use crate::Error;
 const PARAMETERS: &str = "expected after the question mark, each once: password-file=FILE with a user; \
      ca=FILE, cert=FILE with key=FILE, server-name=NAME with etcd+tls; token-file=FILE with consul";
 
-const USER: &str = "expected a user of an etcd with one password: etcd://user:password@host, or \
-     etcd://user@host?password-file=FILE; %40 means @";
+const USER: &str = "expected a user of an etcd or a ZooKeeper with one password: \
+     etcd://user:password@host, or etcd://user@host?password-file=FILE; %40 means @";
 
 /// How a server is made to let us in, and how it is known. Files are only named here: they are read
 /// whenever a connection is made, so that renewed ones count.
@@ -35,6 +35,16 @@ pub(super) enum Password {
     In(PathBuf),
 }
 
+impl Password {
+    /// What it is just now.
+    pub(super) fn read(&self) -> Result<String, Error> {
+        match self {
+            Self::Given(password) => Ok(password.clone()),
+            Self::In(file) => Ok(read(file)?.trim_end_matches(['\r', '\n']).to_owned()),
+        }
+    }
+}
+
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Tls {
     /// Who vouches for servers, if not those whom the system trusts.
@@ -53,7 +63,7 @@ impl Access {
         query: Option<&str>,
     ) -> Result<Self, &'static str> {
         let mut parameters = parameters(query).ok_or(PARAMETERS)?;
-        if user.is_some() && !scheme.starts_with("etcd") {
+        if user.is_some() && !(scheme.starts_with("etcd") || scheme == "zookeeper") {
             return Err(USER);
         }
         let user = user

@@ -27,7 +27,7 @@ const KINDS: [(&str, u16); 4] = [
 /// # Ok(()) }
 /// ```
 ///
-/// For an etcd that wants to know its clients, and be known by them:
+/// For a registry that wants to know its clients, and be known by them:
 ///
 /// ```text
 /// etcd://user:password@host                    percent-encoded: p%40ss is p@ss
@@ -37,6 +37,7 @@ const KINDS: [(&str, u16); 4] = [
 /// etcd+tls://host?cert=FILE&key=FILE           shows a certificate of its own
 /// etcd+tls://10.0.0.1?server-name=etcd.corp    a certificate that is made out to another name
 /// consul://host?token-file=FILE                an ACL token
+/// zookeeper://user:password@host               a digest, or user@host?password-file=FILE
 /// ```
 ///
 /// Files are read anew for each connection; certificates and keys are PEM. Neither `Display` nor `Debug` tells a password.
@@ -264,6 +265,7 @@ mod tests {
         assert!(given.password == Password::Given("p@:/s:".into()));
         let in_file = user("etcd+tls://root@a?password-file=/run/a%20b");
         assert!(in_file.password == Password::In("/run/a b".into()));
+        assert_eq!(user("zookeeper://root:p@a/x").name, "root");
         assert!(parse("etcd://a").access == Access::default());
     }
 
@@ -314,6 +316,10 @@ mod tests {
                 "consul://a?token-file=/run/t",
                 "consul://a:8500?token-file=/run/t",
             ),
+            (
+                "zookeeper://root:s3cret@a,b/x",
+                "zookeeper://root@a:2181,b:2181/x",
+            ),
         ] {
             let url = parse(text);
             assert_eq!(url.to_string(), told);
@@ -333,6 +339,7 @@ mod tests {
             ("etcd://root@a", "etcd://root:…@a"),
             ("etcds://root:s3cret@a", "etcds://root:…@a"),
             ("consul://root:s3cret@a", "consul://root:…@a"),
+            ("zookeeper://root:s3cret@", "zookeeper://root:…@"),
             ("consul://a?token=s3cret", "consul://a?…"),
             ("root:s3cret@a", "root:…@a"),
             ("what?", "what?"),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use zookeeper_client::Client;
+use zookeeper_client::{Acl, Acls, Client, Permission};
 
 use super::{NodeRegistry, RegistryUrl, SnapshotStream};
 use crate::{Error, Registration, ServiceName, ServiceNode};
@@ -16,7 +16,18 @@ mod watch;
 use session::SessionKeeper;
 use watch::Watcher;
 
+/// Everything for who has the creator's password, reading for everybody.
+static OWN: [Acl; 2] = [
+    Acl::new_const(Permission::ALL, "auth", ""),
+    Acl::new_const(Permission::READ, "world", "anyone"),
+];
+
 /// A ZooKeeper: znodes `{prefix}{service}/{ip:port}`, with the node's JSON as data.
+///
+/// With a user in its URL, what it creates is that user's: others may read it, and neither change it nor
+/// add to it. ZooKeeper keeps no list of users: one is known by its name and password together, so
+/// the first to create a service owns it, and another password is another user. All nodes under a
+/// prefix need the same.
 #[derive(Clone)]
 pub struct ZooKeeperRegistry {
     url: RegistryUrl,
@@ -34,6 +45,14 @@ impl ZooKeeperRegistry {
         format!("/{}{service}", prefix.trim_start_matches('/'))
     }
 
+    /// Whose that is which we create.
+    fn acls(&self) -> Acls<'static> {
+        match self.url.access.user {
+            Some(_) => Acls::new(&OWN),
+            None => Acls::anyone_all(),
+        }
+    }
+
     /// A new session. The server may give it another time to live than was asked: two to twenty of
     /// its ticks.
     ///
@@ -44,6 +63,10 @@ impl ZooKeeperRegistry {
         let mut connector = Client::connector()
             .with_session_timeout(ttl)
             .with_fail_eagerly();
+        if let Some(user) = &self.url.access.user {
+            let digest = format!("{}:{}", user.name, user.password.read()?);
+            connector = connector.with_auth("digest", digest.as_bytes());
+        }
         if detached {
             connector = connector.with_detached();
         }

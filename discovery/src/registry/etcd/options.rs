@@ -1,3 +1,4 @@
+#[cfg(feature = "tls")]
 use std::path::Path;
 use std::time::Duration;
 
@@ -6,9 +7,9 @@ use etcd_client::ConnectOptions;
 use etcd_client::{Certificate, Identity, TlsOptions};
 
 use crate::Error;
+use crate::registry::access::Access;
 #[cfg(feature = "tls")]
-use crate::registry::access::Tls;
-use crate::registry::access::{Access, Password, read};
+use crate::registry::access::{Tls, read};
 
 /// How to connect. Files are small and local, and read anew for each connection, so that a renewed
 /// certificate or password counts from then on.
@@ -23,11 +24,7 @@ pub(super) fn options(access: &Access, limit: Duration) -> Result<ConnectOptions
         options = options.with_tls(tls_options(tls)?);
     }
     if let Some(user) = &access.user {
-        let password = match &user.password {
-            Password::Given(password) => password.clone(),
-            Password::In(file) => read(file)?.trim_end_matches(['\r', '\n']).to_owned(),
-        };
-        options = options.with_user(&user.name, password);
+        options = options.with_user(&user.name, user.password.read()?);
     }
     Ok(options)
 }

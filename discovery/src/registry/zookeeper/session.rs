@@ -1,15 +1,11 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use zookeeper_client::{Acls, Client, CreateMode, CreateOptions, Error as ZkError, EventType};
+use zookeeper_client::{Client, CreateMode, Error as ZkError, EventType};
 
 use super::{ZooKeeperRegistry, failed};
 use crate::registration::{Keeper, Registered};
 use crate::{Error, ServiceNode};
-
-const EPHEMERAL: CreateOptions<'_> = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
-
-const PERSISTENT: CreateOptions<'_> = CreateMode::Persistent.with_acls(Acls::anyone_all());
 
 /// Keeps a node's znode under a session of its own, whose time to live is the node's: creates it, and
 /// watches it. The client renews the session and takes it to another server; any other trouble ends
@@ -57,10 +53,17 @@ impl SessionKeeper {
     }
 
     async fn create(&self, client: &Client) -> Result<(), Error> {
-        let made = client.mkdir(&self.service, &PERSISTENT).await;
-        made.map_err(|error| failed("create the service", error))?;
         let value = self.value.as_bytes();
-        match client.create(&self.path, value, &EPHEMERAL).await {
+        let ephemeral = CreateMode::Ephemeral.with_acls(self.zookeeper.acls());
+        let mut made = client.create(&self.path, value, &ephemeral).await;
+        // A service that is there is not created: we may only be allowed to add to it.
+        if made == Err(ZkError::NoNode) {
+            let persistent = CreateMode::Persistent.with_acls(self.zookeeper.acls());
+            let service = client.mkdir(&self.service, &persistent).await;
+            service.map_err(|error| failed("create the service", error))?;
+            made = client.create(&self.path, value, &ephemeral).await;
+        }
+        match made {
             Ok(_) => Ok(()),
             Err(ZkError::NodeExists) => self.replace(client).await,
             Err(error) => Err(failed("create", error)),
@@ -76,9 +79,10 @@ impl SessionKeeper {
         if self.owned && !self.sessions.contains(&stat.ephemeral_owner) {
             return Err(Error::registry(format!("{path} is another process's now")));
         }
+        let ephemeral = CreateMode::Ephemeral.with_acls(self.zookeeper.acls());
         let mut both = client.new_multi_writer();
         both.add_delete(path, Some(stat.version))
-            .and_then(|()| both.add_create(path, self.value.as_bytes(), &EPHEMERAL))
+            .and_then(|()| both.add_create(path, self.value.as_bytes(), &ephemeral))
             .map_err(|error| failed("replace", error))?;
         let replaced = both.commit().await;
         replaced.map_err(|error| failed("replace", error))?;
