@@ -249,6 +249,18 @@ async fn a_key_that_was_put_or_not_under_another_lease_leaves_with_its_node() {
 }
 
 #[tokio::test]
+async fn a_node_whose_lease_could_not_be_revoked_has_not_left() {
+    let (double, scene) = scene().await;
+    let scene = scene.with_ttl(Duration::from_secs(3600)); // it does not end by itself
+    let node = scene.join(1).await;
+    for _ in 0..2 {
+        double.fate().script(Call::Revoke, Outcome::Refused); // there is a second try
+    }
+    assert!(node.leave().await.is_err());
+    assert!(double.look(|state| state.keys.contains_key(&scene.key(1))));
+}
+
+#[tokio::test]
 async fn a_key_that_changed_after_a_look_is_not_overwritten() {
     let (double, scene) = scene().await;
     let node = scene.join(1).await;
