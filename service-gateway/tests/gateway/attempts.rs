@@ -202,6 +202,26 @@ async fn no_request_has_more_attempts_than_allowed() {
 }
 
 #[actix_web::test]
+async fn further_attempts_end_with_the_budget_and_that_is_counted_once() {
+    let refusing: Vec<_> = (0..100).map(|_| Refusing::new()).collect();
+    let addresses: Vec<_> = refusing.iter().map(|node| node.address).collect();
+    let gateway = before("--attempts 100", &addresses).await;
+    gateway.knows(100).await;
+    let answer = gateway.get("/").await;
+    let made = attempts(&answer); // one, ten that it may have in any case, and what time has added
+    assert!((11..100).contains(&made), "{made}");
+    answer.is_refused(502, "connect_failed", made as u64);
+    for (name, number) in [
+        ("gateway_attempts_total", made),
+        ("gateway_retries_total", made - 1),
+        ("gateway_budget_refusals_total", 1),
+    ] {
+        let counted = gateway.metric(name).await;
+        assert!((counted - number as f64).abs() < 0.5, "{name}: {counted}");
+    }
+}
+
+#[actix_web::test]
 async fn a_node_that_cannot_be_reached_in_time_counts_as_refusing() {
     let (full, upstream) = (Full::new().await, Upstream::answering(OK).await);
     let nodes = [full.address, upstream.address];

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Gateway, Message, Upstream, answers};
+use crate::support::{Gateway, Message, Refusing, Upstream, answers};
 
 /// What a client gets for an answer that is these bytes and the connection's end. With a POST, so
 /// that there is one attempt.
@@ -20,6 +20,32 @@ async fn what_is_no_answer_is_a_502() {
         let got = answered_with(&answer).await;
         assert_eq!(got.status(), 502, "{answer:.60?}");
         got.is_refused(502, "bad_upstream", 1);
+    }
+}
+
+#[actix_web::test]
+async fn a_502_says_what_happened_and_why() {
+    let refusing = Refusing::new();
+    let resetting = Upstream::new(|mut peer| async move {
+        peer.request().await;
+        peer.stream.set_zero_linger().unwrap();
+    })
+    .await;
+    let silent = Upstream::closing_after("").await;
+    let unclear = Upstream::closing_after(&*answers::unclear()[0]).await;
+    for (node, expected) in [
+        (refusing.address, "no connection: Connection refused"),
+        (
+            resetting.address,
+            "connection error: Connection reset by peer",
+        ),
+        (silent.address, "connection closed before message completed"),
+        (unclear.address, "the answer has a length and chunks"),
+    ] {
+        let gateway = Gateway::before("", &[(node, "")]).await;
+        let problem = gateway.get("/").await.json();
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with(expected), "{problem}");
     }
 }
 
