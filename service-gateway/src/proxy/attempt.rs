@@ -108,3 +108,96 @@ fn unclear(answer: &Response<Incoming>, may_switch: bool) -> Option<&'static str
     let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     (switches && !may_switch).then_some("the answer switches protocols, and nobody asked for that")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::connection::Connection;
+    use actix_web::rt::spawn;
+    use http_body_util::{Either, Full};
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, mpsc};
+    use std::thread;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::consume_budget;
+    use tokio::time::timeout;
+
+    /// Who waits that long waits in vain.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn request() -> Request<RequestBody> {
+        let body = Either::Left(Full::default());
+        Request::post("/").header("host", "a").body(body).unwrap()
+    }
+
+    /// Its end has come before the connection can be seen to be there.
+    #[actix_web::test]
+    async fn a_new_connection_that_ends_at_once_is_not_tried_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (node, accepted) = (
+            listener.local_addr().unwrap(),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let (count, (closed, is_closed)) = (accepted.clone(), mpsc::channel());
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                count.fetch_add(1, Ordering::Relaxed);
+                drop(connection);
+                let _ = closed.send(()); // the test may be over
+            }
+        });
+        let pool = Pool::new(LIMIT);
+        let mut sending = pin!(send(&pool, node, request(), false));
+        let mut is_first = true;
+        let sent = poll_fn(|cx| {
+            let sent = sending.as_mut().poll(cx);
+            if std::mem::take(&mut is_first) {
+                is_closed.recv().unwrap();
+            }
+            sent
+        });
+        let sent = timeout(LIMIT, sent).await.unwrap();
+        assert!(matches!(sent, Err(Failure::NoAnswer(_))));
+        assert_eq!(accepted.load(Ordering::Relaxed), 1);
+    }
+
+    /// When a task has done much already, Tokio lets it see nothing new: not the end of a connection
+    /// either, until the request is about to be sent.
+    #[actix_web::test]
+    async fn a_kept_connection_that_ended_before_anything_was_sent_costs_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (node, pool) = (listener.local_addr().unwrap(), Pool::new(LIMIT));
+        let stream = TcpStream::connect(node).await.unwrap();
+        let stream = stream.into_std().unwrap();
+        let watched = TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
+        let stream = TcpStream::from_std(stream).unwrap();
+        pool.put(node, Connection::new(stream).await.unwrap());
+        drop(listener.accept().await.unwrap());
+        watched.readable().await.unwrap();
+
+        let answering = spawn(async move {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            peer.read_u8().await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            peer.write_all(answer).await.unwrap();
+            peer
+        });
+        let mut sending = pin!(send(&pool, node, request(), false));
+        let mut is_first = true;
+        let sent = poll_fn(|cx| {
+            if std::mem::take(&mut is_first) {
+                for _ in 0..1000 {
+                    let _ = pin!(consume_budget()).poll(cx);
+                }
+            }
+            sending.as_mut().poll(cx)
+        });
+        let answer = timeout(LIMIT, sent).await.unwrap();
+        assert_eq!(answer.unwrap().status(), StatusCode::OK);
+        answering.await.unwrap();
+    }
+}

@@ -163,3 +163,87 @@ impl Drop for Lent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::future::join;
+    use http_body_util::{Either, Full};
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    /// Who waits that long waits in vain.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A connection, and the node's end of it.
+    async fn connected() -> (Connection, TcpStream) {
+        let node = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = node.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let connection = Connection::new(stream).await.unwrap();
+        (connection, node.accept().await.unwrap().0)
+    }
+
+    /// Sends a request with this body, of which the node reads the head before it answers.
+    async fn exchanged(
+        connection: &mut Connection,
+        node: &mut TcpStream,
+        body: Vec<u8>,
+        answer: &str,
+    ) -> Response<Incoming> {
+        let body = Either::Left(Full::from(body));
+        let request = Request::post("/").header("host", "a").body(body).unwrap();
+        let answering = async {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(node.read_u8().await.unwrap());
+            }
+            node.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let exchange = join(connection.exchange(request), answering);
+        let (answered, ()) = timeout(LIMIT, exchange).await.unwrap();
+        answered.unwrap_or_else(|error| panic!("{}", error.into_error()))
+    }
+
+    #[tokio::test]
+    async fn a_node_that_closes_is_rid_of_its_connection_before_anybody_reads_its_answer() {
+        let (mut connection, mut node) = connected().await;
+        let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi";
+        let _unread = exchanged(&mut connection, &mut node, Vec::new(), answer).await;
+        let ended = poll_fn(|cx| {
+            connection.poll(cx);
+            match connection.ended {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        });
+        timeout(LIMIT, ended).await.unwrap();
+        let end = timeout(LIMIT, node.read(&mut [0])).await.unwrap();
+        assert_eq!(end.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_request_is_still_being_sent_takes_no_other() {
+        let (mut connection, mut node) = connected().await;
+        let body = vec![b'x'; 64 << 20]; // more than fits on the way
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        exchanged(&mut connection, &mut node, body, answer).await;
+        assert!(!connection.is_idle());
+        let reading = async {
+            let mut left = 64 << 20;
+            let mut piece = vec![0; 1 << 20];
+            while left > 0 {
+                left -= node.read(&mut piece).await.unwrap();
+            }
+        };
+        let mut reading = pin!(reading);
+        let sent = poll_fn(|cx| {
+            connection.poll(cx);
+            reading.as_mut().poll(cx)
+        });
+        timeout(LIMIT, sent).await.unwrap();
+        assert!(connection.is_idle());
+    }
+}

@@ -82,8 +82,7 @@ impl Pool {
     }
 
     /// Closes what has been idle for too long, or was closed by the node.
-    fn sweep(&self) {
-        let now = Instant::now();
+    fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, of_node| {
             of_node.retain_mut(|idle| now < idle.since + IDLE && idle.connection.is_idle());
             of_node.shrink_to_fit();
@@ -101,10 +100,80 @@ impl Drop for Pool {
 async fn sweep(pool: Weak<Pool>) {
     let mut ticks = interval(SWEEP);
     loop {
-        ticks.tick().await;
+        let now = ticks.tick().await;
         match pool.upgrade() {
-            Some(pool) => pool.sweep(),
+            Some(pool) => pool.sweep(now),
             None => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+    use tokio::task::yield_now;
+    use tokio::time::sleep;
+
+    /// Who waits that long waits in vain.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A pool that keeps so many connections to a node, if it may.
+    async fn keeping(count: usize) -> (Rc<Pool>, TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let node = listener.local_addr().unwrap();
+        let pool = Pool::new(LIMIT);
+        let mut connections = Vec::new();
+        for _ in 0..count {
+            connections.push(pool.connect(node).await.unwrap());
+        }
+        for connection in connections {
+            pool.put(node, connection);
+        }
+        (pool, listener, node)
+    }
+
+    impl Pool {
+        fn kept(&self) -> usize {
+            self.idle.borrow().values().map(Vec::len).sum()
+        }
+    }
+
+    #[actix_web::test]
+    async fn so_many_connections_to_a_node_are_kept_and_no_more() {
+        let (pool, _listener, _) = keeping(PER_NODE + 1).await;
+        assert_eq!(pool.kept(), PER_NODE);
+    }
+
+    #[actix_web::test]
+    async fn a_kept_connection_is_closed_when_its_time_is_over() {
+        let (pool, _listener, node) = keeping(1).await;
+        let since = pool.idle.borrow()[&node][0].since;
+        pool.sweep(since + IDLE - Duration::from_nanos(1));
+        assert_eq!(pool.kept(), 1);
+        pool.sweep(since + IDLE);
+        assert!(pool.idle.borrow().is_empty());
+    }
+
+    #[actix_web::test]
+    async fn a_kept_connection_that_its_node_closed_goes_by_itself() {
+        let (pool, listener, _) = keeping(1).await;
+        drop(listener.accept().await.unwrap());
+        let gone = async {
+            while pool.kept() > 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(LIMIT, gone).await.expect("it is gone in time");
+    }
+
+    #[actix_web::test]
+    async fn nobody_sweeps_when_the_pool_is_gone() {
+        let (pool, ..) = keeping(0).await;
+        yield_now().await; // to the sweeper, which waits from now on
+        let sweeper = pool.sweeper.abort_handle();
+        drop(pool);
+        yield_now().await;
+        assert!(sweeper.is_finished());
     }
 }
