@@ -1,6 +1,5 @@
-use std::fs::{self, File};
-use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::ops::{Deref, DerefMut};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +9,10 @@ use etcd_client::{
     Txn, TxnOp,
 };
 use futures_util::future::join_all;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 pub(crate) use super::server::free_port;
-use super::server::program;
-
-/// Starting takes a second. Many do so at once.
-const START_LIMIT: Duration = Duration::from_secs(30);
+use super::server::{Daemon, program};
 
 /// How long etcd may take for one request of a test.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -32,9 +28,7 @@ pub(crate) struct Etcd {
     flags: Vec<String>,
     options: ConnectOptions,
     scheme: &'static str,
-    /// Holds its data and its log.
-    directory: PathBuf,
-    process: Option<Child>,
+    daemon: Daemon,
 }
 
 impl Etcd {
@@ -89,9 +83,8 @@ impl Etcd {
     fn member() -> Self {
         let (port, peer_port) = (free_port(), free_port());
         let name = format!("discovery-etcd-{}-{port}", std::process::id());
-        let directory = std::env::temp_dir().join(&name);
-        fs::create_dir_all(&directory).expect("a directory for etcd");
         Self {
+            daemon: Daemon::not_yet(&name),
             name,
             port,
             peer_port,
@@ -99,8 +92,6 @@ impl Etcd {
             flags: Vec::new(),
             options: ConnectOptions::new(),
             scheme: "http",
-            directory,
-            process: None,
         }
     }
 
@@ -108,8 +99,8 @@ impl Etcd {
     pub(crate) async fn run(&mut self) {
         let client = format!("{}://127.0.0.1:{}", self.scheme, self.port);
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
-        let log = File::create(self.directory.join("log")).expect("a log for etcd");
-        let process = Command::new(program("etcd"))
+        let mut command = Command::new(program("etcd"));
+        command
             .args(["--name", &self.name, "--initial-cluster", &self.cluster])
             .args(["--listen-client-urls", &client])
             .args(["--advertise-client-urls", &client])
@@ -117,47 +108,15 @@ impl Etcd {
             .args(["--initial-advertise-peer-urls", &peer])
             .args(&self.flags)
             .arg("--data-dir")
-            .arg(self.directory.join("data"))
-            .stdout(log.try_clone().expect("one log for both"))
-            .stderr(log)
-            .spawn();
-        self.process = Some(process.expect("etcd starts"));
-        let answers = timeout(START_LIMIT, self.answers()).await;
-        assert!(answers.is_ok(), "etcd does not answer: {}", self.log());
-    }
-
-    /// Ends it at once, as `kill -9` does. Its data stays.
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().expect("etcd can be killed");
-            process.wait().expect("etcd ends");
-        }
+            .arg(self.directory.join("data"));
+        self.start(&mut command);
+        self.is_up(self.answers()).await;
     }
 
     /// Puts an empty one in its place.
     pub(crate) async fn replace(&mut self) {
-        self.kill();
-        fs::remove_dir_all(self.directory.join("data")).expect("etcd's data can be removed");
+        self.lose_all();
         self.run().await;
-    }
-
-    /// Stops it in its tracks: its connections stay open, and nothing comes back.
-    pub(crate) fn freeze(&self) {
-        self.signal("-STOP");
-    }
-
-    /// Lets it go on after [`freeze`](Self::freeze).
-    pub(crate) fn thaw(&self) {
-        self.signal("-CONT");
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.process.as_ref().expect("etcd runs").id().to_string();
-        let sent = Command::new("kill").args([signal, &pid]).status();
-        assert!(
-            sent.expect("kill is there").success(),
-            "kill {signal} {pid}"
-        );
     }
 
     /// Where it listens, as `host:port`.
@@ -258,16 +217,19 @@ impl Etcd {
             sleep(Duration::from_millis(20)).await;
         }
     }
+}
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+impl Deref for Etcd {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.daemon
     }
 }
 
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = fs::remove_dir_all(&self.directory); // litter is no reason to panic while panicking
+impl DerefMut for Etcd {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.daemon
     }
 }
 

@@ -1,5 +1,6 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -19,8 +20,13 @@ pub(crate) struct Server {
     port: u16,
     /// How it is started in a directory, to listen on a port.
     command: fn(&Path, u16) -> Command,
-    /// Holds its data and its log.
-    directory: PathBuf,
+    daemon: Daemon,
+}
+
+/// A process that others break, with a directory for its data and its log. Both are gone when this is
+/// dropped.
+pub(crate) struct Daemon {
+    pub(crate) directory: PathBuf,
     process: Option<Child>,
 }
 
@@ -29,27 +35,19 @@ impl Server {
     pub(crate) fn not_yet(scheme: &'static str, command: fn(&Path, u16) -> Command) -> Self {
         let port = free_port();
         let name = format!("discovery-{scheme}-{}-{port}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory).expect("a directory for the server");
         Self {
             scheme,
             port,
             command,
-            directory,
-            process: None,
+            daemon: Daemon::not_yet(&name),
         }
     }
 
     /// Starts it with the data it has, and waits until it answers.
     pub(crate) async fn run(&mut self) {
-        let log = File::create(self.directory.join("log")).expect("a log for the server");
-        let process = (self.command)(&self.directory, self.port)
-            .stdout(log.try_clone().expect("one log for both"))
-            .stderr(log)
-            .spawn();
-        self.process = Some(process.expect("the server starts"));
-        let answers = timeout(START_LIMIT, self.answers()).await;
-        assert!(answers.is_ok(), "it does not answer: {}", self.log());
+        let mut command = (self.command)(&self.directory, self.port);
+        self.start(&mut command);
+        self.is_up(self.answers()).await;
     }
 
     async fn answers(&self) {
@@ -60,6 +58,69 @@ impl Server {
         }
     }
 
+    /// Puts an empty one in its place.
+    pub(crate) async fn replace(&mut self) {
+        self.lose_all();
+        self.run().await;
+    }
+
+    /// Where it listens, as `host:port`.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The registry it is, over a connection of its own.
+    pub(crate) fn registry(&self) -> Arc<dyn NodeRegistry> {
+        self.registry_at(&self.address())
+    }
+
+    /// The same, on another way, given as `host:port` and what may follow.
+    pub(crate) fn registry_at(&self, rest: &str) -> Arc<dyn NodeRegistry> {
+        let url = format!("{}://{rest}", self.scheme);
+        connect(&url.parse().expect("a registry URL")).expect("it is built in")
+    }
+}
+
+impl Deref for Server {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.daemon
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+}
+
+impl Daemon {
+    /// One that has its directory, and does not run yet.
+    pub(crate) fn not_yet(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).expect("a directory for the server");
+        Self {
+            directory,
+            process: None,
+        }
+    }
+
+    pub(crate) fn start(&mut self, command: &mut Command) {
+        let log = File::create(self.directory.join("log")).expect("a log for the server");
+        let process = command
+            .stdout(log.try_clone().expect("one log for both"))
+            .stderr(log)
+            .spawn();
+        self.process = Some(process.expect("the server starts"));
+    }
+
+    /// Waits for the sign that it has started.
+    pub(crate) async fn is_up(&self, answers: impl Future<Output = ()>) {
+        let answers = timeout(START_LIMIT, answers).await;
+        assert!(answers.is_ok(), "it does not answer: {}", self.log());
+    }
+
     /// Ends it at once, as `kill -9` does. Its data stays.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -68,12 +129,11 @@ impl Server {
         }
     }
 
-    /// Puts an empty one in its place.
-    pub(crate) async fn replace(&mut self) {
+    /// Ends it likewise, and its data is gone.
+    pub(crate) fn lose_all(&mut self) {
         self.kill();
         fs::remove_dir_all(&self.directory).expect("its data can be removed");
         fs::create_dir_all(&self.directory).expect("a directory for the server");
-        self.run().await;
     }
 
     /// Stops it in its tracks: its connections stay open, and nothing comes back.
@@ -96,28 +156,12 @@ impl Server {
         );
     }
 
-    /// Where it listens, as `host:port`.
-    pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    /// The registry it is, over a connection of its own.
-    pub(crate) fn registry(&self) -> Arc<dyn NodeRegistry> {
-        self.registry_at(&self.address())
-    }
-
-    /// The same, on another way, given as `host:port` and what may follow.
-    pub(crate) fn registry_at(&self, rest: &str) -> Arc<dyn NodeRegistry> {
-        let url = format!("{}://{rest}", self.scheme);
-        connect(&url.parse().expect("a registry URL")).expect("it is built in")
-    }
-
     fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 }
 
-impl Drop for Server {
+impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
         let _ = fs::remove_dir_all(&self.directory); // litter is no reason to panic while panicking

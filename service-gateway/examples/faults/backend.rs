@@ -1,6 +1,7 @@
 //! The registry that a fault happens to: its server, and what others may do to what is in it.
 
 use crate::etcd::Etcd;
+use crate::server::Daemon;
 
 pub(crate) mod consul;
 #[cfg(feature = "zookeeper")]
@@ -64,7 +65,7 @@ impl Backend for Etcd {
     }
 
     fn kill(&mut self) {
-        self.kill();
+        Daemon::kill(self);
     }
 
     async fn replace(&mut self) {
@@ -72,11 +73,11 @@ impl Backend for Etcd {
     }
 
     fn freeze(&self) {
-        self.freeze();
+        Daemon::freeze(self);
     }
 
     fn thaw(&self) {
-        self.thaw();
+        Daemon::thaw(self);
     }
 
     fn address(&self) -> String {
