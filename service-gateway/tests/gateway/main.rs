@@ -18,6 +18,8 @@ mod limits;
 mod metrics;
 mod mixed;
 mod process;
+#[path = "../../../service-greeter/tests/greeter/prometheus.rs"]
+mod prometheus;
 mod reuse;
 mod routing;
 mod smuggling;

@@ -8,5 +8,6 @@ mod life;
 mod metrics;
 mod process;
 mod program;
+mod prometheus;
 mod started;
 mod wire;

@@ -1,10 +1,8 @@
 //! `/metrics`, for Prometheus.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use awc::Client;
 
+use crate::prometheus::{follows_conventions, promtool_finds_nothing};
 use crate::started::{Started, listed};
 
 async fn metrics(greeter: &Started) -> String {
@@ -63,55 +61,8 @@ async fn an_instance_that_leaves_is_not_registered() {
 }
 
 #[actix_web::test]
-async fn every_series_has_its_help_and_type_and_comes_once() {
+async fn metrics_follow_prometheus_conventions() {
     let text = metrics(&Started::new(&[])).await;
-    let (mut help, mut kind, mut series) = (String::new(), "", Vec::new());
-    for line in text.lines() {
-        match line.splitn(4, ' ').collect::<Vec<_>>()[..] {
-            ["#", "HELP", name, _] => help = name.to_owned(),
-            ["#", "TYPE", name, of] => {
-                assert_eq!(name, help);
-                assert_eq!(of == "counter", name.ends_with("_total"), "{name}");
-                kind = of;
-            }
-            [name, value] => {
-                let suffixes: &[&str] = match kind {
-                    "histogram" => &["_bucket", "_sum", "_count"],
-                    _ => &[""],
-                };
-                let bare = name.split('{').next().unwrap();
-                assert!(
-                    suffixes.iter().any(|suffix| bare == help.clone() + suffix),
-                    "{line}"
-                );
-                assert!(value.parse::<f64>().is_ok(), "{line}");
-                series.push(name);
-            }
-            _ => panic!("{line}"),
-        }
-    }
-    let count = series.len();
-    series.sort_unstable();
-    series.dedup();
-    assert_eq!(series.len(), count);
+    follows_conventions(&text, "greeter_", "_total");
     promtool_finds_nothing(&text);
-}
-
-/// Asks Prometheus' own checker too, where it is installed (scripts/setup.sh --all).
-fn promtool_finds_nothing(text: &str) {
-    let check = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut check) = check else {
-        return eprintln!("promtool is not installed: see scripts/setup.sh --all");
-    };
-    let mut stdin = check.stdin.take().unwrap();
-    stdin.write_all(text.as_bytes()).unwrap();
-    drop(stdin);
-    let output = check.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success() && said.is_empty(), "{said:?}");
 }
