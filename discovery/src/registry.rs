@@ -6,18 +6,16 @@ use futures_util::stream::BoxStream;
 
 use crate::{Error, Registration, ServiceName, ServiceNode, Snapshot};
 
-#[allow(
-    dead_code,
-    reason = "what registries share is not used without a registry"
-)]
 mod access;
 #[cfg(feature = "consul")]
 mod consul;
-#[allow(dead_code, reason = "as above")]
+#[cfg(any(feature = "etcd", feature = "consul", feature = "zookeeper"))]
 mod entries;
 #[cfg(feature = "etcd")]
 mod etcd;
-#[allow(dead_code, reason = "as above")]
+#[cfg(any(feature = "etcd", feature = "consul", feature = "zookeeper"))]
+mod file;
+#[cfg(any(feature = "etcd", feature = "consul"))]
 mod limit;
 mod memory;
 mod url;

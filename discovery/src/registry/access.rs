@@ -1,10 +1,8 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::{fmt, fs};
+use std::fmt;
+use std::path::PathBuf;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-
-use crate::Error;
 
 const PARAMETERS: &str = "expected after the question mark, each once: password-file=FILE with a user; \
      ca=FILE, cert=FILE with key=FILE, server-name=NAME with etcd+tls; token-file=FILE with consul";
@@ -35,12 +33,13 @@ pub(super) enum Password {
     In(PathBuf),
 }
 
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
 impl Password {
     /// What it is just now.
-    pub(super) fn read(&self) -> Result<String, Error> {
+    pub(super) fn read(&self) -> Result<String, crate::Error> {
         match self {
             Self::Given(password) => Ok(password.clone()),
-            Self::In(file) => Ok(read(file)?.trim_end_matches(['\r', '\n']).to_owned()),
+            Self::In(file) => Ok(super::file::read(file)?.trim_end_matches(['\r', '\n']).to_owned()),
         }
     }
 }
@@ -164,10 +163,4 @@ fn encoded(text: &str) -> impl fmt::Display {
         .remove(b'/')
         .remove(b'_');
     utf8_percent_encode(text, OTHERS)
-}
-
-/// Files are small and local.
-pub(super) fn read(file: &Path) -> Result<String, Error> {
-    let failed = |error| Error::registry(format!("cannot read {}: {error}", file.display()));
-    fs::read_to_string(file).map_err(failed)
 }

@@ -47,6 +47,10 @@ impl Entries {
     }
 
     /// A key was written.
+    #[cfg_attr(
+        not(any(test, feature = "etcd", feature = "zookeeper")),
+        expect(dead_code, reason = "Consul sends whole lists only")
+    )]
     pub(super) fn put(&mut self, entry: Entry<'_>) {
         self.put_unless_warned(entry, &HashMap::new());
     }

@@ -8,7 +8,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
-use crate::registry::access::read;
+use crate::registry::file::read;
 use crate::registry::limit::within;
 use crate::{Error, RegistryUrl};
 

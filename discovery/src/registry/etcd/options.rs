@@ -9,7 +9,9 @@ use etcd_client::{Certificate, Identity, TlsOptions};
 use crate::Error;
 use crate::registry::access::Access;
 #[cfg(feature = "tls")]
-use crate::registry::access::{Tls, read};
+use crate::registry::access::Tls;
+#[cfg(feature = "tls")]
+use crate::registry::file::read;
 
 /// How to connect. Files are small and local, and read anew for each connection, so that a renewed
 /// certificate or password counts from then on.
