@@ -1,5 +1,6 @@
 //! Answers that come before their request has ended, and clients that do not wait for theirs.
 
+use std::future::pending;
 use std::time::{Duration, Instant};
 
 use crate::support::{Gateway, Peer, Upstream, within_limit};
@@ -7,9 +8,8 @@ use crate::support::{Gateway, Peer, Upstream, within_limit};
 const TOO_LARGE: &str =
     "HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 9\r\n\r\ntoo large";
 
-/// How soon a node is rid of a request that nobody waits for any more: a second, and what a busy
-/// machine adds.
-const SOON: Duration = Duration::from_secs(3);
+/// No limit of the gateway's ends anything here: what ends does so because the client has gone.
+const PATIENT: &str = "--timeout 1h --idle-timeout 1h --client-timeout 1h";
 
 const MANY: usize = 100 << 20;
 
@@ -45,40 +45,55 @@ async fn a_413_in_the_middle_of_an_upload_arrives() {
 /// As simple clients do.
 #[actix_web::test]
 async fn a_client_that_sends_all_before_it_reads_gets_its_early_answer() {
-    let size = 8 << 20;
     let refusing = Upstream::new(|mut peer| async move {
         peer.bytes(300_000).await.unwrap(); // until actix has stopped reading, and begun again
         peer.send(TOO_LARGE).await;
     })
     .await;
-    let late = Upstream::new(|mut peer| async move {
-        peer.rest().await;
+    let silent = Upstream::new(|mut peer| async move {
+        peer.head().await.unwrap();
+        pending().await
     })
     .await;
-    for (node, status) in [(&refusing, 413), (&late, 504)] {
-        let gateway = Gateway::with("--timeout 300ms", &[node]).await;
-        let piece = "x".repeat(65536);
-        for (framing, piece, end) in [
-            (&format!("content-length: {size}"), piece.clone(), ""),
-            (
-                &"transfer-encoding: chunked".to_owned(),
-                format!("10000\r\n{piece}\r\n"),
-                "0\r\n\r\n",
-            ),
-        ] {
-            let mut client = gateway.connect().await;
-            client
-                .send(format!(
-                    "POST / HTTP/1.1\r\nhost: test\r\n{framing}\r\n\r\n"
-                ))
-                .await;
-            for _ in 0..size / 65536 {
-                client.send(&piece).await;
-            }
-            client.send(end).await;
-            assert_eq!(client.answer("POST").await.status(), status, "{framing}");
+    for (node, flags, status) in [(&refusing, "", 413), (&silent, "--timeout 300ms", 504)] {
+        let gateway = Gateway::with(flags, &[node]).await;
+        let mut client = gateway.connect().await;
+        client
+            .send("POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await;
+        let piece = format!("10000\r\n{}\r\n", "x".repeat(65536));
+        for _ in 0..128 {
+            client.send(&piece).await;
         }
+        client.send("0\r\n\r\n").await;
+        assert_eq!(client.answer("POST").await.status(), status);
     }
+}
+
+/// What is left of a body with a length is read for a second and no longer, so a client that took
+/// longer tries again.
+#[actix_web::test]
+async fn a_client_that_sends_all_of_a_length_at_once_gets_its_early_answer() {
+    let upstream = Upstream::new(|mut peer| async move {
+        peer.bytes(300_000).await.unwrap();
+        peer.send(TOO_LARGE).await;
+    })
+    .await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let (size, body) = (1 << 20, "x".repeat(1 << 20));
+    let request = format!("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {size}\r\n\r\n{body}");
+    within_limit("a quick client", async {
+        loop {
+            let mut client = gateway.connect().await;
+            let began = Instant::now();
+            let sent = client.try_send(&request).await;
+            if began.elapsed() < Duration::from_secs(1) {
+                sent.unwrap();
+                return assert_eq!(client.answer("POST").await.status(), 413);
+            }
+        }
+    })
+    .await;
 }
 
 #[actix_web::test]
@@ -125,13 +140,6 @@ async fn an_answer_that_begins_early_may_go_on_after_the_upload() {
     assert_eq!(client.bytes(8).await.unwrap(), b"partpart");
 }
 
-/// Waits until the only connection to a node has ended, and not for long.
-async fn is_rid_of_it(upstream: &Upstream) {
-    let began = Instant::now();
-    upstream.has_open(0).await;
-    assert!(began.elapsed() < SOON, "after {:?}", began.elapsed());
-}
-
 /// A node that tells when a request's head has arrived, and sends `answer` then.
 async fn node(answer: &'static str) -> Upstream {
     Upstream::new(move |mut peer: Peer| async move {
@@ -145,12 +153,12 @@ async fn node(answer: &'static str) -> Upstream {
 #[actix_web::test]
 async fn a_client_that_goes_while_waiting_frees_the_node() {
     let upstream = node("").await;
-    let gateway = Gateway::of(&[&upstream]).await;
+    let gateway = Gateway::with(PATIENT, &[&upstream]).await;
     let mut client = gateway.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
     upstream.has_open(1).await;
     drop(client);
-    is_rid_of_it(&upstream).await;
+    upstream.has_open(0).await;
     within_limit("the count", async {
         while gateway.service().await["instances"][0]["in_flight"] != 0 {}
     })
@@ -160,14 +168,14 @@ async fn a_client_that_goes_while_waiting_frees_the_node() {
 #[actix_web::test]
 async fn a_client_that_closes_its_side_only_has_gone_too() {
     let upstream = node("").await;
-    let gateway = Gateway::of(&[&upstream]).await;
+    let gateway = Gateway::with(PATIENT, &[&upstream]).await;
     let mut client = gateway.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
     upstream.has_open(1).await;
     tokio::io::AsyncWriteExt::shutdown(&mut client.stream)
         .await
         .unwrap();
-    is_rid_of_it(&upstream).await;
+    upstream.has_open(0).await;
     client.ends().await;
 }
 
@@ -181,14 +189,14 @@ async fn a_client_that_goes_in_the_middle_of_its_upload_frees_the_node() {
             peer.request().await; // what arrived of it
         })
         .await;
-        let gateway = Gateway::of(&[&upstream]).await;
+        let gateway = Gateway::with(PATIENT, &[&upstream]).await;
         let mut client = gateway.connect().await;
         client
             .send(format!("POST / HTTP/1.1\r\nhost: test\r\n{framing}"))
             .await;
-        upstream.has_open(1).await;
+        upstream.is_asked().await;
         drop(client);
-        is_rid_of_it(&upstream).await;
+        upstream.has_open(0).await;
         assert!(
             !upstream.request().whole,
             "half a body must not look like a whole one"
@@ -204,12 +212,12 @@ async fn a_client_that_goes_in_the_middle_of_its_download_frees_the_node() {
         "HTTP/1.1 200 OK\r\n\r\npart",
     ] {
         let upstream = node(answer).await;
-        let gateway = Gateway::of(&[&upstream]).await;
+        let gateway = Gateway::with(PATIENT, &[&upstream]).await;
         let mut client = gateway.connect().await;
         client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
         client.head().await.unwrap();
         drop(client);
-        is_rid_of_it(&upstream).await;
+        upstream.has_open(0).await;
     }
 }
 
@@ -223,12 +231,12 @@ async fn a_client_that_goes_while_the_node_sends_all_it_can_frees_the_node() {
         while peer.try_send(&piece).await.is_ok() {}
     })
     .await;
-    let gateway = Gateway::of(&[&upstream]).await;
+    let gateway = Gateway::with(PATIENT, &[&upstream]).await;
     let mut client = gateway.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
     client.bytes(1 << 20).await.unwrap();
     drop(client);
-    is_rid_of_it(&upstream).await;
+    upstream.has_open(0).await;
 }
 
 #[actix_web::test]
@@ -242,15 +250,15 @@ async fn a_body_in_broken_chunks_is_never_a_whole_one_for_the_node() {
             peer.request().await;
         })
         .await;
-        let gateway = Gateway::of(&[&upstream]).await;
+        let gateway = Gateway::with(PATIENT, &[&upstream]).await;
         let mut client = gateway.connect().await;
         let head =
             format!("{method} / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");
         client.send(head + "4\r\npart\r\n").await;
-        upstream.has_open(1).await;
+        upstream.is_asked().await;
         client.send(piece).await;
         client.ends().await; // actix closes, and has no words for it
-        is_rid_of_it(&upstream).await;
+        upstream.has_open(0).await;
         assert!(!upstream.request().whole);
     }
 }

@@ -20,6 +20,7 @@ pub(crate) struct Upstream {
 struct Seen {
     connections: Cell<usize>,
     open: Cell<usize>,
+    begun: Cell<usize>,
     requests: RefCell<Vec<Message>>,
 }
 
@@ -108,6 +109,11 @@ impl Upstream {
         self.seen.connections.get()
     }
 
+    /// Waits until the head of a request has come.
+    pub(crate) async fn is_asked(&self) {
+        until("a request's head", async || self.seen.begun.get() > 0).await;
+    }
+
     /// Waits until as many connections are open.
     pub(crate) async fn has_open(&self, count: usize) {
         let what = format!("{count} open connections to the node");
@@ -137,7 +143,9 @@ where
 impl Peer {
     /// The next request, `None` if the connection ends instead.
     pub(crate) async fn request(&mut self) -> Option<Message> {
-        let request = self.wire.request().await?;
+        let head = self.wire.head().await.ok()?;
+        self.seen.begun.set(self.seen.begun.get() + 1);
+        let request = self.wire.with_body(head).await;
         self.seen.requests.borrow_mut().push(request.clone());
         Some(request)
     }

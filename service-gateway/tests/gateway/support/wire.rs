@@ -123,12 +123,17 @@ impl Wire {
 
     /// A request, `None` if the other side closes instead.
     pub(crate) async fn request(&mut self) -> Option<Message> {
-        let mut request = self.head().await.ok()?;
+        let head = self.head().await.ok()?;
+        Some(self.with_body(head).await)
+    }
+
+    /// The same request with its body, as far as that comes.
+    pub(super) async fn with_body(&mut self, mut request: Message) -> Message {
         match request.framing() {
             Framing::Unknown => request.whole = true,
             framing => self.body(&mut request, framing).await,
         }
-        Some(request)
+        request
     }
 
     /// The start line and the headers of what comes next.
