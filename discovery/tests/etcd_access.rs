@@ -38,12 +38,20 @@ async fn works(url: &str) {
     scene.lists(&["1"]).await;
 }
 
-/// What is said of it when no list can be had.
+/// What is said of it when no list can be had. That no answer came in time says nothing of why: a
+/// busy machine may take so long to check a password.
 async fn refusal(url: &str) -> String {
     let registry = registry_at(url);
     let mut lists = registry.watch(&"greeter".parse().unwrap());
-    let first = timeout(PATIENCE, lists.next()).await.unwrap().unwrap();
-    first.unwrap_err().to_string()
+    let said = async {
+        loop {
+            let error = lists.next().await.unwrap().unwrap_err().to_string();
+            if !error.contains("no answer within") {
+                return error;
+            }
+        }
+    };
+    timeout(PATIENCE, said).await.unwrap()
 }
 
 #[tokio::test]
@@ -128,9 +136,9 @@ async fn a_client_shows_its_certificate_to_who_wants_one() {
 }
 
 /// An etcd that has users: root, and greeter, whose password is "p@ss" and who may do what nodes
-/// and clients do. Tokens live for two seconds.
+/// and clients do. Tokens live for two seconds, and checking a password costs as little as it can.
 async fn with_users() -> Etcd {
-    let mut etcd = Etcd::not_yet().with_flags(["--auth-token-ttl=2"]);
+    let mut etcd = Etcd::not_yet().with_flags(["--auth-token-ttl=2", "--bcrypt-cost=4"]);
     etcd.run().await;
     let mut root = etcd.client().await;
     root.role_add("services").await.unwrap();
