@@ -128,12 +128,13 @@ impl Record {
         Some(time)
     }
 
-    /// Returns whether it was ejected until now.
-    pub(crate) fn restore(&self) -> bool {
-        self.good_answers.fetch_add(1, Ordering::Relaxed);
-        self.bad_answers.store(0, Ordering::Relaxed);
+    /// What was begun at this time had a good answer. Returns whether that ends an ejection: one that
+    /// began later may be for what happened since.
+    pub(crate) fn restore(&self, begun: Instant) -> bool {
+        self.answered(true);
         let mut standing = self.standing();
-        let was_ejected = standing.ejected.take().is_some();
+        let is_older = |(_, since): &mut (Ejection, Instant)| *since <= begun;
+        let was_ejected = standing.ejected.take_if(is_older).is_some();
         if was_ejected {
             standing.until = Some(Instant::now());
             self.is_ejected.store(false, Ordering::Relaxed);
@@ -213,7 +214,8 @@ mod tests {
             assert!(!record.trial_is_due());
             let why = record.ejected().map(|(why, _)| why);
             assert_eq!(why, Some(Ejection::Failing));
-            assert!(record.restore() && !record.restore());
+            let restored = [(); 2].map(|()| record.restore(Instant::now()));
+            assert_eq!(restored, [true, false]);
         }
     }
 
@@ -223,8 +225,8 @@ mod tests {
         let record = Record::new(counts.clone());
         record.eject(Ejection::Unreachable);
         record.eject(Ejection::Unreachable);
-        record.restore();
-        record.restore();
+        record.restore(Instant::now());
+        record.restore(Instant::now());
         assert_eq!(counts.changes(), 2);
         let changed = [true, true, false, false].map(|drained| record.set_drained(drained));
         assert_eq!(changed, [true, false, true, false]);
@@ -241,8 +243,18 @@ mod tests {
         assert!(!record.trial_is_due());
         record.standing().until = Some(Instant::now());
         assert!(record.trial_is_due());
-        record.restore();
+        record.restore(Instant::now());
         assert!(!record.trial_is_due());
+    }
+
+    #[test]
+    fn what_was_begun_before_an_ejection_does_not_end_it() {
+        let (record, before) = (Record::default(), Instant::now());
+        record.eject(Ejection::Unreachable).unwrap();
+        assert!(!record.restore(before));
+        let (_, since) = record.ejected().unwrap();
+        assert!(record.restore(since));
+        assert_eq!(record.good_answers(), 2);
     }
 
     #[test]
@@ -250,7 +262,7 @@ mod tests {
         let record = Record::default();
         for behaved in [Duration::ZERO, LONGEST, LONGEST + SHORTEST] {
             record.eject(Ejection::Failing).unwrap();
-            record.restore();
+            record.restore(Instant::now());
             record.standing().until = Instant::now().checked_sub(behaved);
         }
         let time = record.eject(Ejection::Failing).unwrap();
@@ -263,7 +275,7 @@ mod tests {
         answered.answered(false);
         assert_eq!([answered.good_answers(), tried.good_answers()], [0, 0]);
         answered.answered(true);
-        tried.restore();
+        tried.restore(Instant::now());
         assert_eq!([answered.good_answers(), tried.good_answers()], [1, 1]);
     }
 

@@ -147,22 +147,6 @@ impl Endpoint {
         self.good_answers() > 0
     }
 
-    /// Tells of an answer. A bad one says that the endpoint is at fault: five in a row eject it. A
-    /// good one of an endpoint that was ejected because nothing came from it restores it.
-    pub fn answered(&self, good: bool) {
-        if self.record.answered(good) {
-            self.eject(Ejection::Failing);
-        }
-        if good
-            && matches!(
-                self.ejected(),
-                Some(Ejection::Silent | Ejection::Unreachable)
-            )
-        {
-            self.restore();
-        }
-    }
-
     /// Sets it aside for a second, the next times for longer, up to a minute. It stays aside until
     /// somebody tries it when that is [due](Self::trial_is_due), and [restores](Self::restore) it.
     pub fn eject(&self, why: Ejection) {
@@ -179,9 +163,10 @@ impl Endpoint {
         self.record.trial_is_due()
     }
 
-    /// A trial succeeded: it is like any other again.
-    pub fn restore(&self) {
-        if self.record.restore() {
+    /// A trial succeeded that was begun at this time: it is like any other again, unless it was set
+    /// aside later. What was on its way by then tells nothing of how it is now.
+    pub fn restore(&self, begun: Instant) {
+        if self.record.restore(begun) {
             let ServiceNode {
                 service, address, ..
             } = self.node.as_ref();
@@ -216,6 +201,19 @@ impl InFlight {
         Self {
             endpoint,
             chosen: Instant::now(),
+        }
+    }
+
+    /// Tells of its answer. A bad one says that the endpoint is at fault: five in a row eject it. A
+    /// good one [restores](Endpoint::restore) an endpoint that was ejected because nothing came from
+    /// it.
+    pub fn answered(&self, good: bool) {
+        if self.record.answered(good) {
+            self.eject(Ejection::Failing);
+        }
+        let nothing_came = |why: Ejection| why != Ejection::Failing;
+        if good && self.ejected().is_some_and(nothing_came) {
+            self.restore(self.chosen);
         }
     }
 
@@ -285,17 +283,29 @@ mod tests {
 
     #[test]
     fn an_answer_disproves_silence_and_not_sickness() {
-        let endpoint = endpoint("10.0.0.1:80");
+        let endpoint = Arc::new(endpoint("10.0.0.1:80"));
         for (why, after) in [
             (Ejection::Silent, None),
             (Ejection::Unreachable, None),
             (Ejection::Failing, Some(Ejection::Failing)),
         ] {
             endpoint.eject(why);
-            endpoint.answered(false);
+            let request = InFlight::new(endpoint.clone());
+            request.answered(false);
             assert_eq!(endpoint.ejected(), Some(why), "a bad one says nothing");
-            endpoint.answered(true);
+            request.answered(true);
             assert_eq!(endpoint.ejected(), after);
+        }
+    }
+
+    #[test]
+    fn an_answer_to_a_request_from_before_disproves_nothing() {
+        for why in Ejection::ALL {
+            let endpoint = Arc::new(endpoint("10.0.0.1:80"));
+            let request = InFlight::new(endpoint.clone());
+            endpoint.eject(why);
+            request.answered(true);
+            assert_eq!(endpoint.ejected(), Some(why));
         }
     }
 }

@@ -116,9 +116,10 @@ impl Prober {
             self.add_newcomers(gateway);
             self.waiting.clear();
             self.add_due();
+            let now = std::time::Instant::now();
             self.waiting
                 .drain(..)
-                .for_each(|asked| asked.endpoint.restore());
+                .for_each(|asked| asked.endpoint.restore(now));
         }
     }
 
@@ -198,7 +199,7 @@ async fn probe(client: &Client, path: &str, asked: Asked) -> SocketAddr {
     let request = request.force_close(); // awc would keep it, and not notice when the node goes
     match request.send().await {
         // Whoever says 404 has no such path, and is well.
-        Ok(answer) if !answer.status().is_server_error() => endpoint.restore(),
+        Ok(answer) if !answer.status().is_server_error() => endpoint.restore(began.into_std()),
         // A node that is leaving says 503, and a sick one 500: both are there.
         Ok(_) => {}
         Err(SendRequestError::Connect(_)) => endpoint.eject(Ejection::Unreachable),

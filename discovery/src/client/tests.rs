@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use tokio::time::timeout;
 
 use super::*;
@@ -119,7 +121,7 @@ async fn a_node_that_is_set_aside_is_not_chosen_from_then_on() {
     one.eject(Ejection::Failing);
     assert_eq!(resolve().await.address, two.address);
     assert_eq!(resolve().await.address, two.address);
-    one.restore();
+    one.restore(Instant::now());
     two.eject(Ejection::Silent);
     assert_eq!(resolve().await.address, one.address);
     assert_eq!(resolve().await.address, one.address);
@@ -141,7 +143,7 @@ async fn who_tries_again_gets_a_node_that_has_answered_before_if_there_is_one() 
     let resolve = || resolver.resolve_other(None, |node| node.address != one.address);
     let turns = || [resolve(), resolve()].map(|chosen| chosen.unwrap().address);
     assert_eq!(turns(), [two.address, three.address], "nobody has answered");
-    two.answered(true);
+    InFlight::new(two.clone()).answered(true);
     assert_eq!(turns(), [two.address; 2]);
     two.eject(Ejection::Failing);
     let last = resolver.resolve_other(None, |node| node.address == two.address);

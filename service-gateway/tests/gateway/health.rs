@@ -1,8 +1,11 @@
 //! Which nodes are set aside, which are not, and who is told.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::support::{Gateway, Peer, Refusing, Upstream, until};
@@ -98,6 +101,39 @@ async fn a_node_nobody_can_connect_to_is_set_aside_before_a_user_finds_out() {
     })
     .await;
     assert!(gateway.metric("gateway_attempts_total").await < 0.5);
+}
+
+#[actix_web::test]
+async fn a_node_that_takes_no_connections_is_not_back_for_an_answer_that_was_on_its_way() {
+    let may_answer = Rc::new(Cell::new(false));
+    let signal = may_answer.clone();
+    let node = Upstream::new(move |mut peer: Peer| {
+        let signal = signal.clone();
+        async move {
+            if peer.request().await.is_some() {
+                until("the signal", async || signal.get()).await;
+                peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+                    .await;
+            }
+        }
+    })
+    .await;
+    let gateway = Gateway::with("--probe-interval 1h", &[&node]).await; // it comes back by no other way
+    let mut early = gateway.connect().await;
+    early.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    node.is_asked().await;
+    let address = node.address;
+    drop(node); // its connections stay
+    until("refusals", async || {
+        TcpStream::connect(address).await.is_err()
+    })
+    .await;
+    let late = gateway.get("/").await;
+    late.is_refused(502, "connect_failed", 1);
+    assert_eq!(ejected(&gateway).await, "unreachable");
+    may_answer.set(true);
+    early.answer("GET").await.is_ok("hi");
+    assert_eq!(ejected(&gateway).await, "unreachable");
 }
 
 #[actix_web::test]
