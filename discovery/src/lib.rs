@@ -47,7 +47,7 @@
 //!
 //! # Where to read on
 //!
-//! The [guide](guide) (中文：[指南](guide_zh)) goes through all this in ten short chapters, and in each something
+//! The [guide] (中文：[指南](guide_zh)) goes through all this in ten short chapters, and in each something
 //! happens: a node joins, a node dies, the registry is away.
 //!
 //! In the source, values first: `name.rs`, `tags.rs`, `node.rs`, `snapshot.rs`. Then the seam,
