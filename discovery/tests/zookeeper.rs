@@ -63,10 +63,19 @@ async fn a_znode_that_somebody_deleted_comes_back() {
 #[tokio::test]
 async fn an_empty_zookeeper_in_its_place_is_filled_and_followed() {
     let mut zookeeper = zookeeper::start().await;
-    let scene = Scene::new(zookeeper.registry());
+    let scene = Scene::new(zookeeper.registry()).with_ttl(Duration::from_secs(10));
     let _one = scene.join(1).await;
     scene.lists(&["1"]).await;
     zookeeper.replace().await;
+    let client = client(&zookeeper).await;
+    let path = format!("/services/{}/10.0.0.1:1", scene.service);
+    let back = async || stat(&client, &path).await.is_some();
+    eventually(
+        "it is there before its time is over",
+        Duration::from_secs(6),
+        back,
+    )
+    .await;
     scene.lists_within(PATIENCE * 2, &["1"]).await;
     let _two = scene.join(2).await;
     scene.lists(&["1", "2"]).await;

@@ -1,15 +1,16 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use zookeeper_client::{Client, CreateMode, Error as ZkError, EventType};
+use tokio::time::timeout;
+use zookeeper_client::{Client, CreateMode, Error as ZkError, EventType, SessionState};
 
 use super::{ZooKeeperRegistry, failed};
 use crate::registration::{Keeper, Registered};
 use crate::{Error, ServiceNode};
 
 /// Keeps a node's znode under a session of its own, whose time to live is the node's: creates it, and
-/// watches it. The client renews the session and takes it to another server; any other trouble ends
-/// in a new session and a new znode.
+/// watches it. The client renews the session and takes it to another server, if it soon can; any other
+/// trouble ends in a new session and a new znode.
 pub(super) struct SessionKeeper {
     zookeeper: ZooKeeperRegistry,
     service: String,
@@ -49,7 +50,10 @@ impl SessionKeeper {
         self.owned = true;
         self.sessions = vec![session];
         registered.now();
-        self.stay(&client, session).await
+        tokio::select! {
+            over = self.stay(&client, session) => over,
+            () = cut_off(&client, self.ttl / 3) => Err(Error::registry("the session has no server")),
+        }
     }
 
     async fn create(&self, client: &Client) -> Result<(), Error> {
@@ -104,6 +108,24 @@ impl SessionKeeper {
                 return Err(Error::registry(format!("the session is over: {state}")));
             }
         }
+    }
+}
+
+/// Waits until a session has been without a server for so long. Its client would try for the session's
+/// whole time to live, also where that is hopeless: a server that has seen less than the client
+/// did, such as an empty one in the place of the old, refuses the session and takes a new one.
+async fn cut_off(client: &Client, limit: Duration) {
+    let mut states = client.state_watcher();
+    let mut state = states.state();
+    loop {
+        let next = states.changed();
+        state = match state {
+            SessionState::Disconnected => match timeout(limit, next).await {
+                Ok(next) => next,
+                Err(_) => return,
+            },
+            _ => next.await,
+        };
     }
 }
 
