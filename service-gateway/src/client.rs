@@ -4,7 +4,7 @@
 //! heads have a limit too, and so do answers that nobody reads. What a request's body may take is
 //! limited where it is read, in `proxy/intake.rs`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::Config;
+use crate::alarm::Alarm;
 
 /// What is left of a body that nobody wants is read for so long, so that the answer is not lost.
 const REST: Duration = Duration::from_secs(2);
@@ -68,6 +69,8 @@ pub(crate) struct Client {
     awaited: Cell<Awaited>,
     /// Whether more of a request's body is to come.
     has_more_body: Cell<bool>,
+    /// Of the request that is being answered.
+    alarm: RefCell<Alarm>,
 }
 
 /// What has to come from a client, and by when.
@@ -93,7 +96,7 @@ pub(crate) struct ClientStream {
     patience: Duration,
     /// When it is closed whatever still comes, once it is being closed.
     closed_by: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
 }
 
 /// A request that is being answered, until the end of its answer.
@@ -138,6 +141,7 @@ impl Client {
             is_surplus: others >= all.max_connections,
             awaited: Cell::new(Awaited::Head(Instant::now() + all.head)),
             has_more_body: Cell::new(false),
+            alarm: RefCell::default(),
             all,
         })
     }
@@ -156,6 +160,11 @@ impl Client {
     /// How long a body may pause, in either direction.
     pub(crate) fn pause(&self) -> Duration {
         self.all.pause
+    }
+
+    /// Ready when that time is over. Has the request's task woken by then, and perhaps before.
+    pub(crate) fn poll_over(&self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        self.alarm.borrow_mut().poll(by, cx)
     }
 
     /// The request's body has been read to its end.
@@ -207,7 +216,7 @@ impl ClientStream {
             client: Client::new(all),
             unread_since: None,
             closed_by: None,
-            timer: None,
+            alarm: Alarm::default(),
         }
     }
 
@@ -222,22 +231,10 @@ impl ClientStream {
 
     /// Fails when the time is over, else sees to it that the task looks again by then.
     fn check(&mut self, by: Instant, cx: &mut Context<'_>) -> io::Result<()> {
-        let now = Instant::now();
-        if by <= now {
-            return Err(io::ErrorKind::TimedOut.into());
+        match self.alarm.poll(by, cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(by)));
-        // One that is set too early is left: setting it anew for each request would cost more.
-        if timer.deadline() > by {
-            timer.as_mut().reset(by);
-        }
-        if timer.as_mut().poll(cx).is_ready() {
-            timer.as_mut().reset(by);
-            if timer.as_mut().poll(cx).is_ready() {
-                cx.waker().wake_by_ref(); // just now
-            }
-        }
-        Ok(())
     }
 
     /// Nothing has come. Is that all right?

@@ -243,6 +243,7 @@ async fn forward(
     let deadline = Instant::now() + gateway.timeout;
     let outgoing = Outgoing {
         request,
+        client: &exchange.client,
         target: rest,
         upgrade: false,
         ids: &way.ids,

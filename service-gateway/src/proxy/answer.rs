@@ -44,7 +44,7 @@ pub(super) fn respond(
         upload,
         idle,
         endpoint,
-        _exchange: exchange,
+        exchange,
         broken: None,
     });
     let mut response = with_head(&head, &served_by, attempts, download);

@@ -6,11 +6,11 @@ use std::time::Duration;
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use discovery::InFlight;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::connection::AnswerBody;
 use super::upload::ClientBody;
-use crate::client::Exchange;
+use crate::client::{Client, Exchange};
 
 /// A node's body on its way to the client. It carries on the request's body too, which may outlast
 /// the answer's head, and counts as a request in flight until it is dropped.
@@ -20,7 +20,7 @@ pub(super) struct Download {
     pub(super) upload: ClientBody,
     pub(super) idle: Idle,
     pub(super) endpoint: InFlight,
-    pub(super) _exchange: Exchange,
+    pub(super) exchange: Exchange,
     pub(super) broken: Option<Broken>,
 }
 
@@ -30,7 +30,7 @@ pub(super) type Broken = Box<dyn std::error::Error>;
 /// Ends what has been waiting for too long. Costs nothing while there is nothing to wait for.
 pub(super) struct Idle {
     limit: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
+    waits_since: Option<Instant>,
 }
 
 impl MessageBody for Download {
@@ -70,7 +70,7 @@ impl MessageBody for Download {
                     }
                     return Poll::Ready(None);
                 }
-                Poll::Pending if this.idle.poll_expired(this.upload.moved_at(), cx) => {
+                Poll::Pending if this.is_late(cx) => {
                     return this.break_off("it paused for too long".into(), cx);
                 }
                 Poll::Pending => return Poll::Pending,
@@ -80,6 +80,12 @@ impl MessageBody for Download {
 }
 
 impl Download {
+    /// Whether neither body has moved for too long.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let upload = self.upload.moved_at();
+        self.idle.poll_expired(upload, &self.exchange.client, cx)
+    }
+
     /// Has the error wait for the next call, so that actix sends what it has first. With the error it
     /// would throw that away, and a client that gets nothing at all may well ask again.
     fn break_off<T>(&mut self, error: Broken, cx: &Context<'_>) -> Poll<T> {
@@ -104,32 +110,23 @@ pub(super) async fn look_again() {
 
 impl Idle {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, timer: None }
+        let waits_since = None;
+        Self { limit, waits_since }
     }
 
     pub(super) fn reset(&mut self) {
-        let limit = self.limit;
-        if let Some(timer) = &mut self.timer {
-            timer.as_mut().reset(Instant::now() + limit);
-        }
+        self.waits_since = None;
     }
 
     /// Whether nothing has moved for too long, neither this way nor, since `other_way`, the other.
     pub(super) fn poll_expired(
         &mut self,
         other_way: Option<Instant>,
+        client: &Client,
         cx: &mut Context<'_>,
     ) -> bool {
-        let limit = self.limit;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        while timer.as_mut().poll(cx).is_ready() {
-            match other_way.map(|moved| moved + limit) {
-                Some(later) if later > Instant::now() => timer.as_mut().reset(later),
-                _ => return true,
-            }
-        }
-        false
+        let since = *self.waits_since.get_or_insert_with(Instant::now);
+        let moved = other_way.map_or(since, |moved| moved.max(since));
+        client.poll_over(moved + self.limit, cx).is_ready()
     }
 }

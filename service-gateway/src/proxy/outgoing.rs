@@ -9,12 +9,15 @@ use super::headers;
 use super::origin::Origin;
 use super::trace::Ids;
 use super::upload::RequestBody;
+use crate::client::Client;
 use crate::error::{Reason, Refusal};
 
 /// A client's request, as it goes to nodes.
 #[derive(Clone, Copy)]
 pub(super) struct Outgoing<'a> {
     pub(super) request: &'a HttpRequest,
+    /// Whose connection it came over.
+    pub(super) client: &'a Client,
     /// Without the route's prefix.
     pub(super) target: &'a str,
     /// Whether it asks for WebSocket.

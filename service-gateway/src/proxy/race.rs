@@ -2,14 +2,14 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix_web::http::Method;
 use discovery::{Ejection, Endpoint, Error, InFlight, Resolver};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::Worker;
 use super::attempt::{self, Failure};
@@ -107,7 +107,7 @@ impl<'a> Race<'a> {
         self.worker.gateway.budget.earn();
         self.begin()?;
         loop {
-            match self.next().await {
+            match poll_fn(|cx| self.poll_next(cx)).await {
                 Ok((endpoint, Ok(response))) => {
                     let good = !response.status().is_server_error();
                     endpoint.answered(good);
@@ -128,23 +128,22 @@ impl<'a> Race<'a> {
         }
     }
 
-    async fn next(&mut self) -> Result<Finish, Interruption> {
-        loop {
-            let gateway = &self.worker.gateway;
-            let late = self.put_off(self.deadline, gateway.timeout);
-            let silent = self.put_off(self.patience, gateway.hedge_after);
-            match Instant::now() {
-                now if now >= late => return Err(Interruption::Late),
-                now if now >= silent => return Err(Interruption::Silence),
-                _ => {}
-            }
-            tokio::select! {
-                biased; // what has come in time is not late
-                finish = next_finish(&mut self.running) => return Ok(finish),
-                () = sleep_until(late.min(silent)) => {} // unless more of the body went on meanwhile
-                () = self.body.carry() => return Err(Interruption::Cut),
-            }
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finish, Interruption>> {
+        if let Poll::Ready(finish) = poll_finish(&mut self.running, cx) {
+            return Poll::Ready(Ok(finish)); // what has come in time is not late
         }
+        self.body.poll(cx);
+        if self.body.cut().is_some() {
+            return Poll::Ready(Err(Interruption::Cut));
+        }
+        let gateway = &self.worker.gateway;
+        let late = self.put_off(self.deadline, gateway.timeout);
+        let silent = self.put_off(self.patience, gateway.hedge_after);
+        ready!(self.outgoing.client.poll_over(late.min(silent), cx));
+        Poll::Ready(Err(match late <= silent {
+            true => Interruption::Late,
+            false => Interruption::Silence,
+        }))
     }
 
     /// A time that is not over as long as the client's body goes on, and `limit` after that.
@@ -257,17 +256,17 @@ impl<'a> Race<'a> {
 }
 
 /// What became of the first attempt to end, of the few that are running.
-async fn next_finish(running: &mut Vec<LocalBoxFuture<'_, Finish>>) -> Finish {
-    poll_fn(|cx| {
-        for number in 0..running.len() {
-            if let Poll::Ready(finish) = running[number].poll_unpin(cx) {
-                drop(running.swap_remove(number));
-                return Poll::Ready(finish);
-            }
+fn poll_finish(
+    running: &mut Vec<LocalBoxFuture<'_, Finish>>,
+    cx: &mut Context<'_>,
+) -> Poll<Finish> {
+    for number in 0..running.len() {
+        if let Poll::Ready(finish) = running[number].poll_unpin(cx) {
+            drop(running.swap_remove(number));
+            return Poll::Ready(finish);
         }
-        Poll::Pending
-    })
-    .await
+    }
+    Poll::Pending
 }
 
 pub(super) fn is_idempotent(method: &Method) -> bool {

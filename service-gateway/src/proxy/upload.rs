@@ -139,18 +139,6 @@ impl ClientBody {
         .await;
     }
 
-    /// Carries on what is being sent, until the client breaks the limits.
-    pub(super) async fn carry(&mut self) {
-        std::future::poll_fn(|cx| {
-            self.poll(cx);
-            match self.state {
-                State::Cut(_) => Poll::Ready(()),
-                _ => Poll::Pending,
-            }
-        })
-        .await;
-    }
-
     /// How the client broke the limits, if it did.
     pub(super) fn cut(&self) -> Option<&Cut> {
         match &self.state {

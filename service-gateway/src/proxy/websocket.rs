@@ -82,6 +82,7 @@ pub(super) async fn forward(
     let mut body = ClientBody::empty();
     let outgoing = Outgoing {
         request,
+        client: &exchange.client,
         target,
         upgrade: true,
         ids: &way.ids,
@@ -138,7 +139,7 @@ struct Tunnel {
     leaving: Pin<Box<WaitForCancellationFutureOwned>>,
     quiet: Idle,
     _endpoint: InFlight,
-    _exchange: Exchange,
+    exchange: Exchange,
 }
 
 impl Tunnel {
@@ -159,13 +160,14 @@ impl Tunnel {
             leaving: Box::pin(leaving.cancelled_owned()),
             quiet: Idle::new(QUIET),
             _endpoint: endpoint,
-            _exchange: exchange,
+            exchange,
         }
     }
 
     /// Whether this gateway leaves, and the node has been quiet for a while: nobody else would end it.
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        self.leaving.as_mut().poll(cx).is_ready() && self.quiet.poll_expired(None, cx)
+        let client = &self.exchange.client;
+        self.leaving.as_mut().poll(cx).is_ready() && self.quiet.poll_expired(None, client, cx)
     }
 }
 
