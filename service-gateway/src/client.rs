@@ -1,8 +1,8 @@
 //! A client's connection, and what a client may take its time for.
 //!
-//! actix limits the head of a connection's first request, and the pause between two. Here the later
-//! heads have a limit too, and so do answers that nobody reads. What a request's body may take is
-//! limited where it is read, in `proxy/intake.rs`.
+//! What actix limits itself, the head of a connection's first request and the pause between two, it
+//! sets new timers for. Here all heads and pauses have a limit and share one, and so do answers that
+//! nobody reads. What a request's body may take is limited where it is read, in `proxy/intake.rs`.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -237,22 +237,27 @@ impl ClientStream {
         }
     }
 
-    /// Nothing has come. Is that all right?
-    fn check_reading(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    /// Nothing has come. Is that all right? If a client has been idle for too long, this is the end, as
+    /// if the client had said so.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let awaited = self.client.awaited.get();
         let by = match awaited {
             Awaited::Request(by) | Awaited::Head(by) | Awaited::Rest(by) => by,
-            Awaited::Nothing => return Ok(()),
+            Awaited::Nothing => return Poll::Pending,
         };
         if self.unread_since.is_some() {
-            return Ok(()); // first it has to read
+            return Poll::Pending; // first it has to read
         }
-        let checked = self.check(by, cx);
-        if checked.is_err() && matches!(awaited, Awaited::Head(_)) {
-            self.client.all.cut[Slow::Head as usize].fetch_add(1, Ordering::Relaxed);
-            let _ = self.stream.try_write(TOO_SLOW); // it is closed in any case
+        ready!(self.alarm.poll(by, cx));
+        match awaited {
+            Awaited::Request(_) => return Poll::Ready(Ok(())),
+            Awaited::Head(_) => {
+                self.client.all.cut[Slow::Head as usize].fetch_add(1, Ordering::Relaxed);
+                let _ = self.stream.try_write(TOO_SLOW); // it is closed in any case
+            }
+            Awaited::Rest(_) | Awaited::Nothing => {}
         }
-        checked
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Something was read: the kernel took more. A trickle does not buy the time that it takes.
@@ -289,7 +294,7 @@ impl AsyncRead for ClientStream {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         match read {
             Poll::Ready(_) => self.client.sent(buffer.filled().len() - before),
-            Poll::Pending => self.check_reading(cx)?,
+            Poll::Pending => return self.poll_silence(cx),
         }
         read
     }
@@ -311,6 +316,13 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // When actix has ended an answer it does not read again by itself: it has to be woken.
+        if let Awaited::Request(by) = self.client.awaited.get()
+            && self.unread_since.is_none()
+            && self.alarm.poll(by, cx).is_ready()
+        {
+            cx.waker().wake_by_ref();
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

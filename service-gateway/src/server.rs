@@ -32,7 +32,7 @@ pub(crate) fn serve_proxy(
         .max_concurrent_connections(config.max_connections.saturating_add(SURPLUS))
         .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
         .disable_signals();
-    let (leaving, keep_alive) = (builder.graceful_shutdown_signal(), config.keep_alive);
+    let leaving = builder.graceful_shutdown_signal();
     let factory = move || {
         let clients = gateway.clients.clone();
         let guard = move |stream: TcpStream| {
@@ -51,8 +51,8 @@ pub(crate) fn serve_proxy(
                 let leaving = leaving.clone();
                 async move { leaving.notified().await }
             })
-            .keep_alive(KeepAlive::Timeout(keep_alive))
-            .client_request_timeout(Duration::ZERO) // the guard's affair
+            .keep_alive(KeepAlive::Os) // the guard's affair, as are heads
+            .client_request_timeout(Duration::ZERO)
             .client_disconnect_timeout(Duration::from_secs(1))
             // A client that closes has gone: its request must not keep a node busy.
             .h1_allow_half_closed(false)
