@@ -68,10 +68,7 @@ impl Connection {
             }
             answered
         });
-        // Nobody would wake us if Tokio had us wait for our turn.
-        let answer = unconstrained(answer).await;
-        self.poll(&mut Context::from_waker(Waker::noop())); // from now on it wakes nobody
-        answer
+        unconstrained(answer).await // nobody would wake us if Tokio had us wait for our turn
     }
 
     /// Does what can be done now.
@@ -83,7 +80,7 @@ impl Connection {
         }
     }
 
-    /// Whether it can take a request, as far as can be seen from here.
+    /// Whether it can take a request, as far as can be seen from here. From now on it wakes nobody.
     pub(super) fn is_idle(&mut self) -> bool {
         self.poll(&mut Context::from_waker(Waker::noop()));
         !self.ended && self.requests.is_ready()

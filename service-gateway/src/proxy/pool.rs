@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -8,14 +8,14 @@ use std::time::Duration;
 use actix_web::rt::spawn;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{interval, timeout};
 
 use super::connection::Connection;
 
-/// Idle connections to a node are given up after this, before the node does it (the greeter after
-/// 75 s): a request must not meet a connection that is just being closed. With thousands of nodes,
-/// keeping them longer costs memory, and hardly any is used again.
-const IDLE: Duration = Duration::from_secs(15);
+/// Idle connections to a node are given up after so many sweeps, before the node does it (the greeter
+/// after 75 s): a request must not meet a connection that is just being closed. With thousands of
+/// nodes, keeping them longer costs memory, and hardly any is used again.
+const IDLE: u64 = 15;
 
 /// The most idle connections that a worker keeps to one node.
 const PER_NODE: usize = 64;
@@ -28,12 +28,14 @@ pub(super) struct Pool {
     /// Of each node the latest last, which is the first to be used again.
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
     connect_timeout: Duration,
+    /// How often they were looked at: the clock of those that are idle.
+    sweeps: Cell<u64>,
     sweeper: JoinHandle<()>,
 }
 
 struct Idle {
     connection: Connection,
-    since: Instant,
+    since: u64,
 }
 
 impl Pool {
@@ -45,6 +47,7 @@ impl Pool {
         Rc::new_cyclic(|pool: &Weak<Self>| Self {
             idle: RefCell::default(),
             connect_timeout,
+            sweeps: Cell::default(),
             sweeper: spawn(sweep(pool.clone())),
         })
     }
@@ -76,15 +79,17 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let of_node = idle.entry(node).or_default();
         if of_node.len() < PER_NODE {
-            let since = Instant::now();
+            let since = self.sweeps.get();
             of_node.push(Idle { connection, since });
         }
     }
 
     /// Closes what has been idle for too long, or was closed by the node.
-    fn sweep(&self, now: Instant) {
+    fn sweep(&self) {
+        let now = self.sweeps.get() + 1;
+        self.sweeps.set(now);
         self.idle.borrow_mut().retain(|_, of_node| {
-            of_node.retain_mut(|idle| now < idle.since + IDLE && idle.connection.is_idle());
+            of_node.retain_mut(|idle| now <= idle.since + IDLE && idle.connection.is_idle());
             of_node.shrink_to_fit();
             !of_node.is_empty()
         });
@@ -102,7 +107,7 @@ async fn sweep(pool: Weak<Pool>) {
     loop {
         let now = ticks.tick().await;
         match pool.upgrade() {
-            Some(pool) => pool.sweep(now),
+            Some(pool) => pool.sweep(),
             None => return,
         }
     }
@@ -149,9 +154,11 @@ mod tests {
     async fn a_kept_connection_is_closed_when_its_time_is_over() {
         let (pool, _listener, node) = keeping(1).await;
         let since = pool.idle.borrow()[&node][0].since;
-        pool.sweep(since + IDLE - Duration::from_nanos(1));
+        while pool.sweeps.get() < since + IDLE {
+            pool.sweep();
+        }
         assert_eq!(pool.kept(), 1);
-        pool.sweep(since + IDLE);
+        pool.sweep();
         assert!(pool.idle.borrow().is_empty());
     }
 
