@@ -26,6 +26,9 @@ const ENDS_HERE: [&str; 10] = [
     "expect",
 ];
 
+/// As many are added here and afterwards, at most. With room for them the map need not grow.
+const ADDED: usize = 8;
+
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -58,7 +61,7 @@ pub(super) fn request(
             .get_all(actix::CONNECTION)
             .map(actix::HeaderValue::as_bytes),
     );
-    let mut headers = HeaderMap::with_capacity(received.len() + 4);
+    let mut headers = HeaderMap::with_capacity(received.len() + ADDED);
     for (name, value) in received {
         if ends_here(name.as_str(), &nominated) {
             continue;
@@ -116,7 +119,7 @@ pub(super) fn response(answered: &HeaderMap, headers: &mut actix::HeaderMap) {
     let connection = answered.get_all(http::header::CONNECTION);
     let nominated = nominated(connection.iter().map(HeaderValue::as_bytes));
     for (name, value) in answered {
-        if ends_here(name.as_str(), &nominated) {
+        if *name == CONTENT_LENGTH || ends_here(name.as_str(), &nominated) {
             continue;
         }
         let name = actix::HeaderName::from_bytes(name.as_str().as_bytes());
