@@ -94,7 +94,7 @@ impl Prober {
                 Some(suspect) = self.suspects.recv() => {
                     self.waiting.push_front(Asked::new(&suspect, true));
                 }
-                Some(()) = changes.next() => self.add_newcomers(gateway),
+                Some(service) = changes.next() => self.add_newcomers(gateway, &service),
                 _ = ticks.tick() => self.add_due(),
                 Some(address) = probes.next() => { self.asking.remove(&address); }
             }
@@ -113,7 +113,9 @@ impl Prober {
         let mut ticks = interval(self.interval);
         loop {
             ticks.tick().await;
-            self.add_newcomers(gateway);
+            for route in &gateway.routes {
+                self.add_newcomers(gateway, &route.service);
+            }
             self.waiting.clear();
             self.add_due();
             let now = std::time::Instant::now();
@@ -123,17 +125,15 @@ impl Prober {
         }
     }
 
-    fn add_newcomers(&mut self, gateway: &Gateway) {
-        for route in &gateway.routes {
-            let Some(view) = gateway.discovery.view(&route.service) else {
-                continue;
-            };
-            let known = self.known.entry(route.service.clone()).or_default();
-            let newcomers = newcomers(known, view.endpoints());
-            self.waiting
-                .extend(newcomers.map(|endpoint| Asked::new(endpoint, false)));
-            *known = view.endpoints().clone();
-        }
+    fn add_newcomers(&mut self, gateway: &Gateway, service: &ServiceName) {
+        let Some(view) = gateway.discovery.view(service) else {
+            return;
+        };
+        let known = self.known.entry(service.clone()).or_default();
+        let newcomers = newcomers(known, view.endpoints());
+        self.waiting
+            .extend(newcomers.map(|endpoint| Asked::new(endpoint, false)));
+        *known = view.endpoints().clone();
     }
 
     fn add_due(&mut self) {
@@ -174,14 +174,18 @@ fn newcomers<'a>(
     })
 }
 
-/// Something about one of the routes' services changed, or was there from the beginning.
-fn changes(gateway: &Gateway) -> BoxStream<'static, ()> {
+/// Which of the routes' services changed in any way, or was there from the beginning.
+fn changes(gateway: &Gateway) -> BoxStream<'static, ServiceName> {
     let changes = gateway.routes.iter().map(|route| {
         let mut changes: watch::Receiver<()> = gateway.discovery.changes(&route.service);
         changes.mark_changed();
-        unfold(changes, |mut changes| async move {
-            Some((changes.changed().await.ok()?, changes))
-        })
+        unfold(
+            (changes, route.service.clone()),
+            |(mut changes, service)| async move {
+                changes.changed().await.ok()?;
+                Some((service.clone(), (changes, service)))
+            },
+        )
         .boxed()
     });
     select_all(changes).boxed()
