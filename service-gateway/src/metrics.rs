@@ -1,13 +1,12 @@
 //! Counts what the gateway does, for [Prometheus](https://prometheus.io/docs/practices/naming/).
 //!
 //! Each worker writes into a [`Tally`] of its own; `/metrics` adds them up. Which metrics there are
-//! is the table in [`Metrics::families`].
+//! is the table in [`Metrics::text`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use discovery::{Ejection, Endpoint, ServiceName, View};
-use prometheus_client::metrics::MetricType;
 use serde::Serialize;
 
 use crate::access_log::AccessLog;
@@ -19,7 +18,7 @@ mod tally;
 mod versions;
 
 pub(crate) use page::Format;
-use page::{Family, Labels, Page, Value};
+use page::{Labels, Page, Value};
 use tally::{BUCKETS, Counts, ServiceCounts};
 pub(crate) use tally::{Served, Step, Tally};
 use versions::Versions;
@@ -115,12 +114,8 @@ impl Metrics {
     }
 
     /// Everything, as `/metrics` shows it.
+    #[rustfmt::skip]
     pub(crate) fn text(&self, situation: &Situation<'_>, format: Format) -> String {
-        Page(self.families(situation)).write(format)
-    }
-
-    /// The metrics. A counter's name gets `_total` at its end.
-    fn families(&self, situation: &Situation<'_>) -> Vec<Family> {
         let Situation {
             views,
             clients,
@@ -135,30 +130,28 @@ impl Metrics {
         let cut = [("head", Slow::Head), ("reading", Slow::Reader)]
             .map(|(name, slow)| (labels([("reason", name)]), clients.cut(slow)));
         let build = [(labels([("version", env!("CARGO_PKG_VERSION"))]), 1)];
-        #[rustfmt::skip]
-        let families = vec![
-            counter("requests", "Requests answered, by service, the node's version and the status", self.requests()),
-            histogram("request_duration_seconds", "Time to the head of the answer", self.latencies()),
-            counter("refusals", "Requests that the gateway answered itself", refusals),
-            counter("attempts", "Requests sent to nodes", one(of(Step::Attempt))),
-            counter("retries", "Requests sent to another node after an attempt failed", one(of(Step::Retry))),
-            counter("hedges", "Requests sent to a second node beside a silent one", one(of(Step::Hedge))),
-            counter("budget_refusals", "Further attempts that the retry budget refused", one(of(Step::BudgetRefusal))),
-            gauge("connections", "Clients' connections now", one(clients.connections() as u64)),
-            gauge("requests_in_flight", "Requests being answered now", one(clients.in_flight() as u64)),
-            counter("connections_cut", "Connections cut off because the client was too slow", cut),
-            gauge("nodes", "Nodes known now, by what may be done with them", each(views, nodes)),
-            gauge("nodes_ejected", "Nodes set aside now", each(views, ejected)),
-            counter("ejections", "How often nodes were set aside", each(views, ejections)),
-            gauge("registry_connected", "1 while the registry can be followed", each(views, connected)),
-            gauge("registry_revision", "The revision of the last list", each(views, |view| [(Labels::new(), view.map_or(0, View::revision))])),
-            gauge("registry_stale_seconds", "For how long the last list is stale", each(views, stale)),
-            counter("registry_lists", "Lists received from the registry", each(views, |view| [(Labels::new(), view.map_or(0, View::lists))])),
-            gauge("registry_skipped_entries", "Entries of the last list that could not be read", each(views, |view| [(Labels::new(), view.map_or(0, View::skipped) as u64)])),
-            counter("access_log_dropped", "Lines of the access log that nobody took in time", one(dropped)),
-            gauge("build_info", "The version of this gateway, always 1", build),
-        ];
-        families
+        let mut page = Page::new(format);
+        page.counter("requests", "Requests answered, by service, the node's version and the status", self.requests());
+        page.histogram("request_duration_seconds", "Time to the head of the answer", self.latencies());
+        page.counter("refusals", "Requests that the gateway answered itself", refusals);
+        page.counter("attempts", "Requests sent to nodes", one(of(Step::Attempt)));
+        page.counter("retries", "Requests sent to another node after an attempt failed", one(of(Step::Retry)));
+        page.counter("hedges", "Requests sent to a second node beside a silent one", one(of(Step::Hedge)));
+        page.counter("budget_refusals", "Further attempts that the retry budget refused", one(of(Step::BudgetRefusal)));
+        page.gauge("connections", "Clients' connections now", one(clients.connections() as u64));
+        page.gauge("requests_in_flight", "Requests being answered now", one(clients.in_flight() as u64));
+        page.counter("connections_cut", "Connections cut off because the client was too slow", cut);
+        page.gauge("nodes", "Nodes known now, by what may be done with them", each(views, nodes));
+        page.gauge("nodes_ejected", "Nodes set aside now", each(views, ejected));
+        page.counter("ejections", "How often nodes were set aside", each(views, ejections));
+        page.gauge("registry_connected", "1 while the registry can be followed", each(views, connected));
+        page.gauge("registry_revision", "The revision of the last list", each(views, |view| [(Labels::new(), view.map_or(0, View::revision))]));
+        page.gauge("registry_stale_seconds", "For how long the last list is stale", each(views, stale));
+        page.counter("registry_lists", "Lists received from the registry", each(views, |view| [(Labels::new(), view.map_or(0, View::lists))]));
+        page.gauge("registry_skipped_entries", "Entries of the last list that could not be read", each(views, |view| [(Labels::new(), view.map_or(0, View::skipped) as u64)]));
+        page.counter("access_log_dropped", "Lines of the access log that nobody took in time", one(dropped));
+        page.gauge("build_info", "The version of this gateway, always 1", build);
+        page.end()
     }
 
     /// Only what was seen, but for each service at least the line without a version.
@@ -210,44 +203,6 @@ impl Metrics {
             .iter()
             .map(|counts| of(counts).load(Ordering::Relaxed));
         counts.fold(0, u64::wrapping_add)
-    }
-}
-
-fn counter(
-    name: &'static str,
-    help: &'static str,
-    samples: impl IntoIterator<Item = (Labels, u64)>,
-) -> Family {
-    let samples = samples.into_iter();
-    Family {
-        name,
-        help,
-        kind: MetricType::Counter,
-        samples: samples.map(|(l, n)| (l, Value::Count(n))).collect(),
-    }
-}
-
-fn gauge(
-    name: &'static str,
-    help: &'static str,
-    samples: impl IntoIterator<Item = (Labels, u64)>,
-) -> Family {
-    let samples = samples.into_iter();
-    Family {
-        name,
-        help,
-        kind: MetricType::Gauge,
-        samples: samples.map(|(l, n)| (l, Value::Level(n))).collect(),
-    }
-}
-
-fn histogram(name: &'static str, help: &'static str, samples: Vec<(Labels, Value)>) -> Family {
-    let kind = MetricType::Histogram;
-    Family {
-        name,
-        help,
-        kind,
-        samples,
     }
 }
 

@@ -2,7 +2,7 @@ use std::fmt;
 
 use actix_web::http::header::Accept;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
@@ -19,17 +19,20 @@ pub(crate) enum Format {
     Text,
 }
 
-/// All numbers of one moment.
-#[derive(Debug)]
-pub(super) struct Page(pub(super) Vec<Family>);
+/// All numbers of one moment. Each metric is written as it comes: with a thousand services the numbers
+/// of all of them take many times the memory of their text.
+pub(super) struct Page {
+    text: String,
+    format: Format,
+}
 
 /// A metric, as a table: what is counted, and for each set of labels how much of it.
 #[derive(Debug)]
-pub(super) struct Family {
-    pub(super) name: &'static str,
-    pub(super) help: &'static str,
-    pub(super) kind: MetricType,
-    pub(super) samples: Vec<(Labels, Value)>,
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    samples: Vec<(Labels, Value)>,
 }
 
 pub(super) type Labels = Vec<(&'static str, String)>;
@@ -65,42 +68,79 @@ impl Format {
 }
 
 impl Page {
-    pub(super) fn write(self, format: Format) -> String {
-        let counter = |family: &Family| matches!(family.kind, MetricType::Counter);
-        let counters = self.0.iter().filter(|family| counter(family));
-        let counters: Vec<_> = counters.map(|family| family.name).collect();
+    pub(super) fn new(format: Format) -> Self {
+        let text = String::new();
+        Self { text, format }
+    }
+
+    /// A counter's name gets `_total` at its end.
+    pub(super) fn counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = (Labels, u64)>,
+    ) {
+        let begin = self.text.len();
+        let samples = samples.into_iter().map(|(l, n)| (l, Value::Count(n)));
+        self.add(name, help, MetricType::Counter, samples.collect());
+        if self.format == Format::Text {
+            // There a counter and its only series have the same name.
+            for comment in ["HELP", "TYPE"] {
+                let line = format!("# {comment} {PREFIX}_{name}");
+                let found = self.text[begin..].find(&line);
+                let at = begin + found.expect("both were written") + line.len();
+                self.text.insert_str(at, "_total");
+            }
+        }
+    }
+
+    pub(super) fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = (Labels, u64)>,
+    ) {
+        let samples = samples.into_iter().map(|(l, n)| (l, Value::Level(n)));
+        self.add(name, help, MetricType::Gauge, samples.collect());
+    }
+
+    pub(super) fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        samples: Vec<(Labels, Value)>,
+    ) {
+        self.add(name, help, MetricType::Histogram, samples);
+    }
+
+    fn add(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        kind: MetricType,
+        samples: Vec<(Labels, Value)>,
+    ) {
         let mut registry = Registry::with_prefix(PREFIX);
-        registry.register_collector(Box::new(self));
-        let mut text = String::new();
-        encode(&mut text, &registry).expect("writing to a String does not fail");
-        match format {
-            Format::OpenMetrics => text,
-            Format::Text => older(text, &counters),
+        registry.register_collector(Box::new(Family {
+            name,
+            help,
+            kind,
+            samples,
+        }));
+        encode_registry(&mut self.text, &registry).expect("writing to a String does not fail");
+    }
+
+    /// The text, whose end is marked in the newer format.
+    pub(super) fn end(mut self) -> String {
+        if self.format == Format::OpenMetrics {
+            encode_eof(&mut self.text).expect("writing to a String does not fail");
         }
+        self.text
     }
 }
 
-/// In the older format a counter and its only series have the same name, and nothing marks the end.
-fn older(mut text: String, counters: &[&str]) -> String {
-    for name in counters {
-        for comment in ["HELP", "TYPE"] {
-            let line = format!("# {comment} {PREFIX}_{name}");
-            text = text.replace(&format!("{line} "), &format!("{line}_total "));
-        }
-    }
-    text.truncate(text.trim_end_matches("# EOF\n").len());
-    text
-}
-
-impl Collector for Page {
+impl Collector for Family {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut families = self.0.iter();
-        families.try_for_each(|family| family.encode(&mut encoder))
-    }
-}
-
-impl Family {
-    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut metric = encoder.encode_descriptor(self.name, self.help, None, self.kind)?;
         for (labels, value) in &self.samples {
             match labels.is_empty() {
