@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Error;
 
@@ -20,9 +20,11 @@ use crate::Error;
 /// assert!(!node.contain(&"version=v2,zone=a".parse()?));
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Tags(BTreeMap<String, String>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(from = "BTreeMap<String, String>")]
+pub struct Tags(Vec<Tag>); // sorted: a map's smallest node has room for eleven, and most have one
+
+type Tag = (Box<str>, Box<str>);
 
 /// The most tags a node may have.
 pub const MAX_TAGS: usize = 32;
@@ -30,12 +32,13 @@ pub const MAX_TAGS: usize = 32;
 impl Tags {
     /// No tags: fits every node.
     pub const fn new() -> Self {
-        Self(BTreeMap::new())
+        Self(Vec::new())
     }
 
     /// The value of one tag.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
+        let found = self.find(key).ok()?;
+        Some(&self.0[found].1)
     }
 
     /// Sets one tag, replacing its former value.
@@ -51,8 +54,23 @@ impl Tags {
             let allowed = "key=value, without commas, control characters, or blanks at an end";
             return Err(Error::invalid("tag", &format!("{key}={value}"), allowed));
         }
-        self.0.insert(key.into(), value.into());
+        self.set(key, value);
         Ok(())
+    }
+
+    /// Returns the former value.
+    fn set(&mut self, key: &str, value: &str) -> Option<Box<str>> {
+        match self.find(key) {
+            Ok(found) => Some(std::mem::replace(&mut self.0[found].1, value.into())),
+            Err(place) => {
+                self.0.insert(place, (key.into(), value.into()));
+                None
+            }
+        }
+    }
+
+    fn find(&self, key: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| (**known).cmp(key))
     }
 
     /// Whether a node with these tags has all of those that are `wanted`.
@@ -65,11 +83,7 @@ impl Tags {
     /// These tags and the `others` as well, `None` if they contradict each other.
     pub fn and(mut self, others: &Tags) -> Option<Self> {
         for (key, value) in others.iter() {
-            if self
-                .0
-                .insert(key.into(), value.into())
-                .is_some_and(|old| old != value)
-            {
+            if self.set(key, value).is_some_and(|old| *old != *value) {
                 return None;
             }
         }
@@ -78,9 +92,7 @@ impl Tags {
 
     /// All tags in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
+        self.0.iter().map(|(key, value)| (&**key, &**value))
     }
 
     /// How many there are.
@@ -91,6 +103,22 @@ impl Tags {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl From<BTreeMap<String, String>> for Tags {
+    fn from(tags: BTreeMap<String, String>) -> Self {
+        let tags = tags.into_iter();
+        Self(
+            tags.map(|(key, value)| (key.into(), value.into()))
+                .collect(),
+        )
+    }
+}
+
+impl Serialize for Tags {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
     }
 }
 

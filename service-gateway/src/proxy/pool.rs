@@ -105,7 +105,7 @@ impl Drop for Pool {
 async fn sweep(pool: Weak<Pool>) {
     let mut ticks = interval(SWEEP);
     loop {
-        let now = ticks.tick().await;
+        ticks.tick().await;
         match pool.upgrade() {
             Some(pool) => pool.sweep(),
             None => return,
