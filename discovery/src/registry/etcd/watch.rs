@@ -62,14 +62,18 @@ impl Watcher {
     }
 
     /// The next list. After an error, the next call begins with a new one.
+    ///
+    /// Nearly all of its time it follows. Everything else is in boxes, or a service would hold the memory
+    /// for that too, which is many times as much.
     pub(super) async fn next(&mut self) -> Result<Snapshot, Error> {
         loop {
             match std::mem::replace(&mut self.stage, Stage::List) {
-                Stage::First => return self.first_list().await,
+                Stage::First => return Box::pin(self.first_list()).await,
                 Stage::Away(error) => return Err(error),
-                Stage::List => return self.list().await,
+                Stage::List => return Box::pin(self.list()).await,
                 Stage::Watch { listed } => {
-                    self.stage = Stage::Follow(Box::new(self.watch(listed).await?));
+                    let follow = Box::pin(self.watch(listed)).await?;
+                    self.stage = Stage::Follow(Box::new(follow));
                 }
                 Stage::Follow(mut follow) => {
                     let first = follow.message().await?;
