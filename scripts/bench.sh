@@ -8,7 +8,7 @@
 #   scripts/bench.sh 64                   only workloads whose name has this in it
 #   scripts/bench.sh --plot figures.svg   draws the figures too
 #   scripts/bench.sh resolve              what choosing a node costs: time and allocations
-#   scripts/bench.sh discovery            how soon changes in etcd are felt, and what 10 000 nodes cost
+#   scripts/bench.sh discovery            how soon changes in etcd are felt, and what 10 000 nodes and 5 000 clients cost
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

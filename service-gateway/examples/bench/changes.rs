@@ -25,13 +25,18 @@ const APART: Duration = Duration::from_millis(50);
 const CHANGING: Duration = Duration::from_secs(20);
 const AT_ONCE: usize = 20;
 
-/// Prints all of it as Markdown.
-pub(crate) async fn measure() -> anyhow::Result<()> {
+/// Prints as Markdown how soon a change is felt.
+pub(crate) async fn felt_in() -> anyhow::Result<()> {
     println!("### From a change in etcd to the requests\n");
     println!("| | p50 ms | p99 ms | max ms |\n|---|---|---|---|");
     let [joined, left] = felt().await?;
     row("put, until the first request on the new node", joined);
     row("deleted, until the last request on the old one", left);
+    Ok(())
+}
+
+/// Prints as Markdown what very many nodes cost.
+pub(crate) async fn nodes() -> anyhow::Result<()> {
     println!("\n### Many nodes\n");
     println!(
         "| | first answer after ms | all known after ms | RSS MiB | with 1 000 changes/s: % of a core | RSS MiB |\n|---|---|---|---|---|---|"
@@ -144,13 +149,17 @@ impl Crowd {
 }
 
 /// A gateway in front of whoever etcd lists.
-struct Running {
-    gateway: Process,
+pub(crate) struct Running {
+    pub(crate) gateway: Process,
     client: Client,
 }
 
 impl Running {
-    async fn start(etcd: &Etcd, directory: &Directory, routes: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        etcd: &Etcd,
+        directory: &Directory,
+        routes: &str,
+    ) -> anyhow::Result<Self> {
         let registry = format!("etcd://{}", etcd.address());
         let flags = [
             "--registry",
@@ -188,7 +197,7 @@ impl Running {
         Ok(counts.sum())
     }
 
-    async fn until_answered(&self, path: &str, tag: &str) -> anyhow::Result<()> {
+    pub(crate) async fn until_answered(&self, path: &str, tag: &str) -> anyhow::Result<()> {
         let answered = async { while !self.answers(path, tag).await {} };
         let answered = tokio::time::timeout(SECOND * 20, answered).await;
         answered.with_context(|| format!("no answer from {tag}"))
@@ -196,7 +205,7 @@ impl Running {
 }
 
 /// A greeter on all addresses of this machine, that registers nowhere anybody looks.
-async fn greeter(directory: &Directory) -> anyhow::Result<Process> {
+pub(crate) async fn greeter(directory: &Directory) -> anyhow::Result<Process> {
     let flags = ["--registry", "memory:", "--listen", "0.0.0.0:0"];
     let flags = [&flags[..], &["--advertise", "127.0.0.1:1"]].concat();
     let log = directory.file("greeter.log");
@@ -204,7 +213,7 @@ async fn greeter(directory: &Directory) -> anyhow::Result<Process> {
 }
 
 /// The key and the value of a node.
-fn entry(service: usize, node: usize, port: u16, tag: &str) -> (String, String) {
+pub(crate) fn entry(service: usize, node: usize, port: u16, tag: &str) -> (String, String) {
     let ip = [127, 1, (node / 250) as u8, (node % 250 + 1) as u8];
     let name = format!("s{service}")
         .parse()

@@ -13,6 +13,7 @@ use anyhow::Context;
 use clap::Parser;
 
 mod changes;
+mod connections;
 #[path = "../faults/directory.rs"]
 mod directory;
 #[path = "../../../discovery/tests/support/etcd.rs"]
@@ -49,7 +50,7 @@ struct Cli {
     quick: bool,
 
     /// Only workloads whose name has this in it; discovery: how soon changes in etcd are felt, and what
-    /// many nodes cost
+    /// many nodes and many connections cost; or one of the three: changes, nodes, connections
     only: Option<String>,
 
     /// How often each peer has its turn [default: 5, with --quick 3]
@@ -65,14 +66,27 @@ struct Cli {
     plot: Option<PathBuf>,
 }
 
+/// What `discovery` measures, each of which can be asked for alone.
+const DISCOVERY: [&str; 3] = ["changes", "nodes", "connections"];
+
 #[actix_web::main]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let rounds = cli.rounds.unwrap_or(if cli.quick { 3 } else { 5 });
     let seconds = cli.seconds.unwrap_or(if cli.quick { 2 } else { 5 });
     println!("{}\n", machine::describe());
-    if cli.only.as_deref() == Some("discovery") {
-        return changes::measure().await;
+    let only = cli.only.as_deref();
+    let is_asked = |part: &&str| only == Some("discovery") || only == Some(*part);
+    let parts: Vec<_> = DISCOVERY.into_iter().filter(is_asked).collect();
+    for part in &parts {
+        match *part {
+            "changes" => changes::felt_in().await?,
+            "nodes" => changes::nodes().await?,
+            _ => connections::measure().await?,
+        }
+    }
+    if !parts.is_empty() {
+        return Ok(());
     }
     let bench = Bench::start().await?;
     let mut reports = Vec::new();

@@ -28,16 +28,24 @@ pub(crate) fn run(
     script: Option<&Path>,
     time: Duration,
 ) -> anyhow::Result<Outcome> {
+    let url = format!("http://{}{}", peer.address, workload.path);
+    load(&url, workload.connections, script, time)
+}
+
+pub(crate) fn load(
+    url: &str,
+    connections: usize,
+    script: Option<&Path>,
+    time: Duration,
+) -> anyhow::Result<Outcome> {
     let mut command = Command::new("wrk");
     command.args(["--threads", "2", "--latency", "--timeout", "30s"]);
-    command.args(["--connections", &workload.connections.to_string()]);
+    command.args(["--connections", &connections.to_string()]);
     command.args(["--duration", &format!("{}s", time.as_secs())]);
     if let Some(script) = script {
         command.arg("--script").arg(script);
     }
-    let output = command
-        .arg(format!("http://{}{}", peer.address, workload.path))
-        .output();
+    let output = command.arg(url).output();
     let output = output.context("starting wrk: scripts/bench.sh installs it")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
