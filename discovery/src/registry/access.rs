@@ -39,7 +39,9 @@ impl Password {
     pub(super) fn read(&self) -> Result<String, crate::Error> {
         match self {
             Self::Given(password) => Ok(password.clone()),
-            Self::In(file) => Ok(super::file::read(file)?.trim_end_matches(['\r', '\n']).to_owned()),
+            Self::In(file) => Ok(super::file::read(file)?
+                .trim_end_matches(['\r', '\n'])
+                .to_owned()),
         }
     }
 }

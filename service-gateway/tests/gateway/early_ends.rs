@@ -52,7 +52,7 @@ async fn a_client_that_sends_all_before_it_reads_gets_its_early_answer() {
     .await;
     let silent = Upstream::new(|mut peer| async move {
         peer.head().await.unwrap();
-        pending().await
+        pending::<()>().await;
     })
     .await;
     for (node, flags, status) in [(&refusing, "", 413), (&silent, "--timeout 300ms", 504)] {
