@@ -176,15 +176,15 @@ macro_rules! faults {
 /// What happens to everything on a registry of this kind.
 fn all<B: Backend>() -> impl Iterator<Item = Fault> {
     faults! {
-        nodes::killed "kill -9 of one of three" Quick;
-        nodes::scaled_down "SIGTERM of four of five, one by one";
-        nodes::scaled_up "3, 10, 3 nodes";
-        nodes::rolling "v1 replaced by v2, one at a time" Quick;
+        nodes::killed<B> "kill -9 of one of three" Quick;
+        nodes::scaled_down<B> "SIGTERM of four of five, one by one";
+        nodes::scaled_up<B> "3, 10, 3 nodes";
+        nodes::rolling<B> "v1 replaced by v2, one at a time" Quick;
         nodes::frozen "SIGSTOP of one of three, SIGCONT later" Quick;
         nodes::sick "one of three answers 500 to everything" Quick;
         nodes::all_sick "all of three do";
         nodes::dead_entries "50 dead addresses beside 3 live nodes" Quick;
-        nodes::same_address "a successor on a dead node's address";
+        nodes::same_address<B> "a successor on a dead node's address";
         attempts::retry_storm "every second connect fails on all nodes";
         attempts::reuse_race "kept connections end when they are used again";
         scale::gone_nodes "300 nodes come and go, four times";

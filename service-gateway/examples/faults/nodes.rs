@@ -6,20 +6,21 @@ use actix_web::rt::time::sleep;
 use futures_util::future::join_all;
 
 use crate::Verdict;
+use crate::backend::Backend;
 use crate::process::until;
 use crate::sick::Sick;
-use crate::system::{System, TTL};
+use crate::system::{System, SystemOn, TTL};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// No GET fails, at most those POSTs do that it was working on, and its key goes in time.
-pub(crate) async fn killed() -> anyhow::Result<Verdict> {
-    let mut system = System::start(&["v1", "v1", "v1"]).await?;
+pub(crate) async fn killed<B: Backend>() -> anyhow::Result<Verdict> {
+    let mut system = SystemOn::<B>::start(&["v1", "v1", "v1"]).await?;
     let (gets, posts) = (system.gets(300), system.posts(100));
     sleep(SECOND).await;
     let died = Instant::now();
     drop(system.greeters.remove(0));
-    let gone = || async { Ok(system.server.keys().await.len() == 2) };
+    let gone = || async { Ok(system.server.listed().await?.len() == 2) };
     until(TTL * 3, "its key to go", gone).await?;
     let took = died.elapsed();
     let (gets, posts) = (gets.end().await?, posts.end().await?);
@@ -32,8 +33,8 @@ pub(crate) async fn killed() -> anyhow::Result<Verdict> {
 }
 
 /// Nothing fails, and each ends with 0.
-pub(crate) async fn scaled_down() -> anyhow::Result<Verdict> {
-    let mut system = System::start(&["v1"; 5]).await?;
+pub(crate) async fn scaled_down<B: Backend>() -> anyhow::Result<Verdict> {
+    let mut system = SystemOn::<B>::start(&["v1"; 5]).await?;
     let (gets, posts) = (system.gets(200), system.posts(100));
     let mut codes = Vec::new();
     for greeter in system.greeters.drain(1..) {
@@ -49,8 +50,8 @@ pub(crate) async fn scaled_down() -> anyhow::Result<Verdict> {
 }
 
 /// Nothing fails, and a new node answers half a second after it is listed.
-pub(crate) async fn scaled_up() -> anyhow::Result<Verdict> {
-    let mut system = System::start(&["v1"; 3]).await?;
+pub(crate) async fn scaled_up<B: Backend>() -> anyhow::Result<Verdict> {
+    let mut system = SystemOn::<B>::start(&["v1"; 3]).await?;
     let gets = system.gets(300);
     let mut slowest = Duration::ZERO;
     for _ in 0..7 {
@@ -74,8 +75,8 @@ pub(crate) async fn scaled_up() -> anyhow::Result<Verdict> {
 }
 
 /// Nothing fails, and only v2 answers in the end.
-pub(crate) async fn rolling() -> anyhow::Result<Verdict> {
-    let mut system = System::start(&["v1"; 3]).await?;
+pub(crate) async fn rolling<B: Backend>() -> anyhow::Result<Verdict> {
+    let mut system = SystemOn::<B>::start(&["v1"; 3]).await?;
     let gets = system.gets(300);
     for _ in 0..3 {
         let address = system.add("v2").await?.address.to_string();
@@ -189,8 +190,8 @@ pub(crate) async fn dead_entries() -> anyhow::Result<Verdict> {
 }
 
 /// The new entry stays, although the old one's lease ends and its process leaves late.
-pub(crate) async fn same_address() -> anyhow::Result<Verdict> {
-    let mut system = System::start(&["v1", "v1"]).await?;
+pub(crate) async fn same_address<B: Backend>() -> anyhow::Result<Verdict> {
+    let mut system = SystemOn::<B>::start(&["v1", "v1"]).await?;
     let gets = system.gets(200);
     let address = system.greeters[0].address.to_string();
     drop(system.greeters.remove(0)); // its lease lives on

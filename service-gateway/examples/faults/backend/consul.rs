@@ -51,9 +51,16 @@ impl Backend for Consul {
         Self(crate::consul::not_yet())
     }
 
+    /// Those that have a check of their own. Without one, Consul lists a service whoever keeps it.
     async fn listed(&self) -> anyhow::Result<Vec<String>> {
         let list = self.get("/v1/health/service/greeter?passing").await?;
-        let ids = list.as_array().into_iter().flatten();
+        let own = |check: &Value| check["ServiceID"] != "";
+        let kept = |entry: &&Value| {
+            entry["Checks"]
+                .as_array()
+                .is_some_and(|c| c.iter().any(own))
+        };
+        let ids = list.as_array().into_iter().flatten().filter(kept);
         let ids = ids.filter_map(|entry| entry["Service"]["ID"].as_str().map(str::to_owned));
         Ok(ids.collect())
     }
