@@ -95,7 +95,8 @@ impl LeaseKeeper {
         Ok(())
     }
 
-    /// Renews at a third of the time to live, so that two renewals may fail before the lease does.
+    /// Renews at a third of the time to live. When that fails, there is as much time again for a new
+    /// lease before this one ends, and the key with it.
     async fn renew(&self, lease: i64, ttl: Duration) -> Result<Infallible, Error> {
         let open = |mut c: Client| async move { c.lease_keep_alive(lease).await };
         let (mut requests, mut answers) = self.etcd.call(RENEW, open).await?;
