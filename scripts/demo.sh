@@ -227,6 +227,7 @@ admin=127.0.0.1:$admin_port
 up
 say "demo: $kind at $server, greeters v1, v1 and v2; the gateway at http://$gateway; logs in $work"
 say "demo: look at it while it runs: http://$admin"
+say "demo: what the steps ask of Docker Compose is done to processes here"
 
 play "The tour" "走一遍"
 if [ -n "$all" ]; then
