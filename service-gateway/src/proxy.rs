@@ -25,6 +25,8 @@ mod attempt;
 mod budget;
 mod connection;
 mod download;
+mod framing;
+mod head;
 mod headers;
 mod intake;
 mod origin;
@@ -33,7 +35,6 @@ mod pool;
 #[cfg(test)]
 mod properties;
 mod race;
-mod stream;
 mod target;
 mod trace;
 mod upload;
@@ -71,7 +72,7 @@ pub(crate) struct Gateway {
     attempts: usize,
     max_body: u64,
     /// Our name in `Via`. Different for each process, since it tells loops from chains.
-    via: http::HeaderValue,
+    via: HeaderValue,
 }
 
 /// What one worker has for itself: connections, the resolvers of its routes, and what it counts.
@@ -127,7 +128,7 @@ impl Worker {
     }
 }
 
-fn via() -> http::HeaderValue {
+fn via() -> HeaderValue {
     let via = format!("1.1 gateway-{:08x}", fastrand::u32(..));
     via.try_into().expect("plain ASCII")
 }

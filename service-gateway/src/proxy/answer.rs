@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody};
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse};
 use discovery::Endpoint;
 
 use super::download::{Download, Idle};
+use super::head::Head;
 use super::race::Answer;
 use super::upload::ClientBody;
-use super::{headers, websocket};
+use super::websocket;
 use crate::client::Exchange;
 use crate::error::ATTEMPTS;
 
@@ -30,11 +31,11 @@ pub(super) fn respond(
     exchange: Exchange,
 ) -> HttpResponse {
     let Answer {
-        response,
+        head,
+        body,
         endpoint,
         attempts,
     } = answer;
-    let (head, body) = response.into_parts();
     let size = body_size(request.method(), &head);
     let idle = Idle::new(idle_timeout);
     let served_by = endpoint.clone();
@@ -47,7 +48,7 @@ pub(super) fn respond(
         exchange,
         broken: None,
     });
-    let mut response = with_head(&head, &served_by, attempts, download);
+    let mut response = with_head(head, &served_by, attempts, download);
     // actix writes no chunks in answer to a request that mentions WebSocket.
     let chunks = request.version() >= Version::HTTP_11 && !websocket::is_mentioned(request);
     if size == BodySize::Stream && !chunks {
@@ -62,15 +63,17 @@ pub(super) fn respond(
 
 /// A response with the node's status and headers, and who it was.
 pub(super) fn with_head(
-    head: &http::response::Parts,
+    head: Head,
     endpoint: &Endpoint,
     attempts: usize,
     body: BoxBody,
 ) -> HttpResponse {
-    let status = StatusCode::from_u16(head.status.as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut response = HttpResponse::with_body(status, body);
-    headers::response(&head.headers, response.headers_mut());
+    let mut response = HttpResponse::with_body(head.status, body);
     let headers = response.headers_mut();
+    *headers = head.headers;
+    if let (StatusCode::NOT_MODIFIED, Some(length)) = (head.status, head.length) {
+        headers.insert(CONTENT_LENGTH, length.into()); // the length of what the client has
+    }
     say(headers, SERVED_BY, Some(endpoint.authority()));
     say(headers, SERVED_VERSION, endpoint.version());
     headers.insert(ATTEMPTS, HeaderValue::from(attempts));
@@ -86,8 +89,8 @@ fn say(headers: &mut HeaderMap, name: HeaderName, text: Option<&str>) {
 }
 
 /// How the client learns where the body ends.
-fn body_size(method: &Method, head: &http::response::Parts) -> BodySize {
-    match (head.status.as_u16(), headers::content_length(&head.headers)) {
+fn body_size(method: &Method, head: &Head) -> BodySize {
+    match (head.status.as_u16(), head.length) {
         (204 | 304, _) => BodySize::None,
         (_, Some(length)) => BodySize::Sized(length),
         (_, None) if *method == Method::HEAD => BodySize::None,

@@ -4,13 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-
-use super::connection::AnswerBody;
+use super::connection::{AnswerBody, Request, Unanswered};
+use super::head::Head;
 use super::pool::Pool;
-use super::upload::RequestBody;
 use crate::error::Reason;
 
 /// How an attempt failed.
@@ -19,10 +15,10 @@ pub(super) enum Failure {
     /// No connection was made, so nothing was sent.
     NotConnected(io::Error),
     /// The request was sent, or part of it, and no answer came.
-    NoAnswer(hyper::Error),
+    NoAnswer(io::Error),
     /// The same over a connection that was kept from an earlier request. Its node may have closed it
     /// just when this one was sent: that is nobody's fault, and says nothing about the node.
-    Stale(hyper::Error),
+    Stale(io::Error),
     /// An answer came that others could read in another way.
     Unclear(&'static str),
 }
@@ -35,23 +31,14 @@ impl Failure {
         }
     }
 
-    /// What happened, with its causes.
+    /// What happened.
     pub(super) fn detail(&self) -> String {
         match self {
             Self::NotConnected(error) => format!("no connection: {error}"),
-            Self::NoAnswer(error) | Self::Stale(error) => with_causes(error),
+            Self::NoAnswer(error) | Self::Stale(error) => format!("no answer: {error}"),
             Self::Unclear(detail) => (*detail).to_owned(),
         }
     }
-}
-
-fn with_causes(mut error: &dyn std::error::Error) -> String {
-    let mut causes = error.to_string();
-    while let Some(source) = error.source() {
-        causes = format!("{causes}: {source}");
-        error = source;
-    }
-    causes
 }
 
 /// Sends a request, over a new connection if wanted, and waits for the head of the answer.
@@ -60,10 +47,9 @@ fn with_causes(mut error: &dyn std::error::Error) -> String {
 pub(super) async fn send(
     pool: &Rc<Pool>,
     node: SocketAddr,
-    mut request: Request<RequestBody>,
+    mut request: Request,
     over_new: bool,
-) -> Result<Response<AnswerBody>, Failure> {
-    let may_switch = request.headers().contains_key(UPGRADE);
+) -> Result<(Head, AnswerBody), Failure> {
     loop {
         let kept = if over_new { None } else { pool.take(node) };
         let is_kept = kept.is_some();
@@ -71,50 +57,29 @@ pub(super) async fn send(
             Some(connection) => connection,
             None => pool.connect(node).await.map_err(Failure::NotConnected)?,
         };
-        let mut error = match connection.exchange(request).await {
-            Ok(answer) => {
-                return match unclear(&answer, may_switch) {
-                    Some(what) => Err(Failure::Unclear(what)), // and its connection ends with it
-                    None => Ok(
-                        answer.map(|body| AnswerBody::new(body, connection, node, pool.clone()))
-                    ),
-                };
+        request = match connection.exchange(request).await {
+            Ok((head, framing)) => {
+                let body = AnswerBody::new(connection, framing, head.closes, node, pool.clone());
+                return Ok((head, body));
             }
-            Err(error) => error,
+            Err(Unanswered::Unsent(unsent, _)) if is_kept => unsent,
+            Err(Unanswered::Failed(error)) if is_kept => return Err(Failure::Stale(error)),
+            Err(Unanswered::Unsent(_, error) | Unanswered::Failed(error)) => {
+                return Err(Failure::NoAnswer(error));
+            }
+            Err(Unanswered::Unclear(what)) => return Err(Failure::Unclear(what)), // and its connection ends with it
         };
-        request = match error.take_message() {
-            Some(unsent) if is_kept => unsent,
-            _ if is_kept => return Err(Failure::Stale(error.into_error())),
-            _ => return Err(Failure::NoAnswer(error.into_error())),
-        };
     }
-}
-
-/// What hyper takes and a proxy must not: where the body ends would be known here, and not to
-/// whoever reads the head alone ([RFC 9112, section 6.3][1]).
-///
-/// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
-fn unclear(answer: &Response<Incoming>, may_switch: bool) -> Option<&'static str> {
-    let headers = answer.headers();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let coding = codings.next().map(|coding| coding.as_bytes().trim_ascii());
-    let chunked = coding.is_none_or(|coding| coding.eq_ignore_ascii_case(b"chunked"));
-    if !chunked || codings.next().is_some() {
-        return Some("the answer has a transfer coding that nobody asked for");
-    }
-    if coding.is_some() && headers.contains_key(CONTENT_LENGTH) {
-        return Some("the answer has a length and chunks");
-    }
-    let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-    (switches && !may_switch).then_some("the answer switches protocols, and nobody asked for that")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::proxy::connection::Connection;
+    use crate::proxy::head::Asked;
+    use crate::proxy::upload::RequestBody;
     use actix_web::rt::spawn;
-    use http_body_util::{Either, Full};
+    use bytes::{Bytes, BytesMut};
     use std::future::poll_fn;
     use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -129,9 +94,12 @@ mod tests {
     /// Who waits that long waits in vain.
     const LIMIT: Duration = Duration::from_secs(20);
 
-    fn request() -> Request<RequestBody> {
-        let body = Either::Left(Full::default());
-        Request::post("/").header("host", "a").body(body).unwrap()
+    fn request() -> Request {
+        Request {
+            head: BytesMut::from("POST / HTTP/1.1\r\nhost: a\r\n\r\n"),
+            body: RequestBody::Held(Bytes::new()),
+            asked: Asked::default(),
+        }
     }
 
     /// Its end has come before the connection can be seen to be there.
@@ -175,7 +143,7 @@ mod tests {
         let stream = stream.into_std().unwrap();
         let watched = TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
         let stream = TcpStream::from_std(stream).unwrap();
-        pool.put(node, Connection::new(stream).await.unwrap());
+        pool.put(node, Connection::new(stream));
         drop(listener.accept().await.unwrap());
         watched.readable().await.unwrap();
 
@@ -197,7 +165,7 @@ mod tests {
             sending.as_mut().poll(cx)
         });
         let answer = timeout(LIMIT, sent).await.unwrap();
-        assert_eq!(answer.unwrap().status(), StatusCode::OK);
+        assert_eq!(answer.unwrap().0.status, 200);
         answering.await.unwrap();
     }
 }

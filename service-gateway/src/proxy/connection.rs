@@ -1,161 +1,333 @@
+use std::fmt::Write;
 use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use futures_util::FutureExt;
-use http::{Request, Response};
-use http_body::{Body, Frame};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, SendRequest};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use tokio::task::unconstrained;
+use tokio_util::io::poll_read_buf;
 
+use super::framing::{Framing, READ_BYTES, Taken};
+use super::head::{Asked, Head};
 use super::pool::Pool;
-use super::stream::Stream;
-use super::upload::RequestBody;
+use super::upload::{Interrupted, RequestBody, Upload};
 
-/// The most of a node's answer that is read ahead of a slow client.
-const READ_AHEAD: usize = 64 << 10;
-
-/// A connection to a node.
+/// A connection to a node, over which goes one request at a time.
 ///
-/// No task stands behind it: whoever wants something of it moves it on by [polling](Self::poll) it.
-/// So a request and its answer wake one task, the client's, and no other. Nothing else but the node
-/// can wake who waits here, so what hyper's own two ends say to each other is looked up with a waker
-/// that does nothing.
+/// No task stands behind it: whoever waits for an answer sends the request and reads the answer. So
+/// both wake one task, the client's, and no other. While nothing comes it holds no buffer.
 pub(super) struct Connection {
-    requests: SendRequest<RequestBody>,
-    /// In a box, since it is large and changes hands twice for a request. `None` once it was dropped.
-    driver: Option<Box<http1::Connection<Stream, RequestBody>>>,
-    ended: bool,
+    stream: TcpStream,
+    /// What has come, and was not taken yet.
+    received: BytesMut,
+    /// `None` when all of the request was sent, or the node does not listen any more.
+    sending: Option<Sending>,
+    is_deaf: bool,
 }
 
-/// Why no answer came, and the request if nothing of it was sent.
-pub(super) type Unanswered = TrySendError<Request<RequestBody>>;
+/// A request as it goes to one node.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// With the empty line at its end.
+    pub(super) head: BytesMut,
+    pub(super) body: RequestBody,
+    pub(super) asked: Asked,
+}
+
+/// Why no answer came.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// The connection ended before any of the request was sent.
+    Unsent(Request, io::Error),
+    /// It ended later, or what came is no answer.
+    Failed(io::Error),
+    /// What came could be read in another way.
+    Unclear(&'static str),
+}
+
+/// What has to be sent yet.
+#[derive(Debug)]
+struct Sending {
+    /// What goes before `piece`: the head of the request, or of a chunk.
+    head: BytesMut,
+    piece: Bytes,
+    /// What goes after it.
+    tail: &'static [u8],
+    /// Where the next piece comes from. `None` after the last.
+    body: Option<Upload>,
+    is_begun: bool,
+}
 
 impl Connection {
-    /// # Errors
-    /// If hyper refuses to begin, which it never does.
-    pub(super) async fn new(stream: TcpStream) -> Result<Self, hyper::Error> {
-        let begun = http1::Builder::new()
-            .max_buf_size(READ_AHEAD)
-            .handshake(Stream::new(stream));
-        let (requests, driver) = begun.await?;
-        Ok(Self {
-            requests,
-            driver: Some(Box::new(driver)),
-            ended: false,
-        })
-    }
-
-    /// Sends a request and waits for the head of the answer.
-    pub(super) async fn exchange(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        let mut answer = pin!(self.requests.try_send_request(request));
-        let quiet = &mut Context::from_waker(Waker::noop());
-        let answer = poll_fn(|cx| {
-            self.poll(cx);
-            let answered = answer.as_mut().poll(quiet);
-            if answered.is_pending() && self.ended {
-                self.driver = None; // and hyper says why
-                return answer.as_mut().poll(quiet);
-            }
-            answered
-        });
-        unconstrained(answer).await // nobody would wake us if Tokio had us wait for our turn
-    }
-
-    /// Does what can be done now.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
-        if !self.ended
-            && let Some(driver) = &mut self.driver
-        {
-            self.ended = driver.poll_unpin(cx).is_ready();
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            received: BytesMut::new(),
+            sending: None,
+            is_deaf: false,
         }
     }
 
-    /// Whether it can take a request, as far as can be seen from here. From now on it wakes nobody.
-    pub(super) fn is_idle(&mut self) -> bool {
-        self.poll(&mut Context::from_waker(Waker::noop()));
-        !self.ended && self.requests.is_ready()
+    /// Sends a request and waits for the head of the answer. What is left of the request's body by
+    /// then is sent while the answer's body is read.
+    pub(super) async fn exchange(
+        &mut self,
+        request: Request,
+    ) -> Result<(Head, Framing), Unanswered> {
+        let asked = request.asked;
+        self.sending = Some(Sending::new(request.head, request.body));
+        poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+                let unsent = self.sending.take().filter(|sending| !sending.is_begun);
+                return Poll::Ready(Err(match unsent {
+                    Some(sending) => Unanswered::Unsent(sending.into_request(asked), error),
+                    None => Unanswered::Failed(error),
+                }));
+            }
+            self.poll_head(asked, cx)
+        })
+        .await
     }
 
-    /// What is left when the node has switched protocols: the stream, and what came over it already.
-    pub(super) async fn into_stream(mut self) -> Option<(TcpStream, Bytes)> {
-        poll_fn(|cx| {
-            self.poll(cx);
-            if self.ended {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
+    fn poll_head(
+        &mut self,
+        asked: Asked,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Head, Framing), Unanswered>> {
+        loop {
+            match Head::take(&mut self.received, asked)? {
+                Some((head, _)) if head.is_interim() => {}
+                Some(head) => return Poll::Ready(Ok(head)),
+                None => ready!(self.poll_receive(READ_BYTES, cx)).map_err(Unanswered::Failed)?,
             }
-        })
-        .await;
-        let parts = self.driver?.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+        }
     }
+
+    /// Sends what can be sent now. Ready when that is all of the request.
+    ///
+    /// # Errors
+    /// If the client's body breaks off, or if nothing at all can be sent. An error after that counts as
+    /// done: what comes from the node, or does not come, tells. One that refuses an upload may close
+    /// its connection at once, and its answer can be read nevertheless.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(sending) = &mut self.sending else {
+            return Poll::Ready(Ok(()));
+        };
+        match ready!(sending.poll(&mut self.stream, cx)) {
+            Err(Interrupted) => return Poll::Ready(Err(io::Error::other(Interrupted))),
+            Ok(Err(error)) if !sending.is_begun => return Poll::Ready(Err(error)),
+            Ok(sent) => self.is_deaf = sent.is_err(),
+        }
+        self.sending = None;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_body(
+        &mut self,
+        framing: &mut Framing,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Bytes>>> {
+        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+            return Poll::Ready(Err(error));
+        }
+        loop {
+            match framing.take(&mut self.received) {
+                Ok(Taken::Piece(piece)) => return Poll::Ready(Ok(Some(piece))),
+                Ok(Taken::End) => return Poll::Ready(Ok(None)),
+                Ok(Taken::Nothing) => {}
+                Err(garbled) => return Poll::Ready(Err(io::Error::other(garbled))),
+            }
+            match ready!(self.poll_receive(framing.room(), cx)) {
+                Ok(()) => {}
+                Err(error) if *framing == Framing::UntilClose && is_end(&error) => {
+                    return Poll::Ready(Ok(None));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Waits until more has come. There is no buffer before.
+    ///
+    /// # Errors
+    /// If nothing more will come.
+    fn poll_receive(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.stream.poll_read_ready(cx))?;
+        self.received.reserve(room);
+        let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.received);
+        Poll::Ready(match ready!(read)? {
+            0 => Err(io::Error::new(
+                ErrorKind::UnexpectedEof,
+                "the connection ended",
+            )),
+            _ => Ok(()),
+        })
+    }
+
+    /// Whether it can take a request, as far as can be seen from here.
+    pub(super) fn is_idle(&self) -> bool {
+        let read = || self.stream.try_read(&mut [0]); // asks the kernel only if something has come
+        let is_fresh = self.sending.is_none() && self.received.is_empty() && !self.is_deaf;
+        is_fresh && read().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+impl Sending {
+    fn new(head: BytesMut, body: RequestBody) -> Self {
+        let (piece, body) = match body {
+            RequestBody::Held(bytes) => (bytes, None),
+            RequestBody::Upload(upload) => (Bytes::new(), Some(upload)),
+        };
+        Self {
+            head,
+            piece,
+            tail: b"",
+            body,
+            is_begun: false,
+        }
+    }
+
+    /// The request again, if none of it was sent.
+    fn into_request(self, asked: Asked) -> Request {
+        Request {
+            head: self.head,
+            body: match self.body {
+                None => RequestBody::Held(self.piece),
+                Some(upload) => RequestBody::Upload(upload),
+            },
+            asked,
+        }
+    }
+
+    /// Ready when all was sent, or when nobody listens.
+    fn poll(
+        &mut self,
+        stream: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<io::Result<()>, Interrupted>> {
+        loop {
+            while self.has_bytes() {
+                match ready!(self.poll_write(stream, cx)) {
+                    Ok(sent) => self.advance(sent),
+                    Err(error) => return Poll::Ready(Ok(Err(error))),
+                }
+            }
+            let Some(body) = &mut self.body else {
+                return Poll::Ready(Ok(Ok(())));
+            };
+            let is_chunked = body.is_chunked();
+            let piece = ready!(body.poll_piece(cx))?;
+            if piece.is_none() {
+                self.body = None;
+            }
+            self.piece = piece.unwrap_or_default();
+            if is_chunked {
+                self.frame();
+            }
+        }
+    }
+
+    /// Makes a chunk of a piece, the last of none ([RFC 9112, section 7.1][1]).
+    ///
+    /// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-7.1
+    fn frame(&mut self) {
+        self.head.clear();
+        write!(self.head, "{:x}\r\n", self.piece.len()).expect("there is room");
+        self.tail = b"\r\n";
+    }
+
+    fn has_bytes(&self) -> bool {
+        !(self.head.is_empty() && self.piece.is_empty() && self.tail.is_empty())
+    }
+
+    fn poll_write(&self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(stream);
+        match self.piece.is_empty() && self.tail.is_empty() {
+            true => stream.poll_write(cx, &self.head), // the kernel's shorter way
+            false => {
+                let parts = [&self.head[..], &self.piece, self.tail].map(IoSlice::new);
+                stream.poll_write_vectored(cx, &parts)
+            }
+        }
+    }
+
+    fn advance(&mut self, mut sent: usize) {
+        self.is_begun = true;
+        for part in [
+            &mut self.head as &mut dyn Buf,
+            &mut self.piece,
+            &mut self.tail,
+        ] {
+            let of_part = sent.min(part.remaining());
+            part.advance(of_part);
+            sent -= of_part;
+        }
+    }
+}
+
+/// Whether a node has said all it had to say.
+fn is_end(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::UnexpectedEof
 }
 
 /// A node's body on its way, and the connection that it comes over. Dropped at its end, it gives the
 /// connection back for the next request; dropped before, it closes it.
 pub(super) struct AnswerBody {
-    incoming: Incoming, // the first to be dropped, or the connection would wait for it
-    lent: Lent,
-}
-
-struct Lent {
+    /// `None` once it broke off.
     connection: Option<Connection>,
+    framing: Framing,
+    /// Whether the node closes the connection behind it.
+    closes: bool,
     node: SocketAddr,
     pool: Rc<Pool>,
 }
 
 impl AnswerBody {
     pub(super) fn new(
-        incoming: Incoming,
         connection: Connection,
+        framing: Framing,
+        closes: bool,
         node: SocketAddr,
         pool: Rc<Pool>,
     ) -> Self {
-        let connection = Some(connection);
-        let lent = Lent {
-            connection,
+        Self {
+            connection: Some(connection),
+            framing,
+            closes,
             node,
             pool,
-        };
-        Self { incoming, lent }
-    }
-
-    pub(super) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let quiet = &mut Context::from_waker(Waker::noop());
-        let frame = Pin::new(&mut self.incoming).poll_frame(quiet);
-        let Some(connection) = &mut self.lent.connection else {
-            return frame;
-        };
-        if frame.is_ready() {
-            return frame;
         }
-        connection.poll(cx);
-        Pin::new(&mut self.incoming).poll_frame(quiet)
     }
 
-    /// The connection without its body.
-    pub(super) fn into_connection(mut self) -> Option<Connection> {
-        self.lent.connection.take()
+    /// The next piece, `None` at the end. Carries on what is left of the request, too.
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        let Some(connection) = &mut self.connection else {
+            return Poll::Ready(Ok(None));
+        };
+        let piece = connection.poll_body(&mut self.framing, cx);
+        if let Poll::Ready(Err(_)) = piece {
+            self.connection = None;
+        }
+        piece
+    }
+
+    /// The connection without its body, and what has come over it.
+    pub(super) fn into_stream(mut self) -> Option<(TcpStream, BytesMut)> {
+        let connection = self.connection.take()?;
+        Some((connection.stream, connection.received))
     }
 }
 
-impl Drop for Lent {
+impl Drop for AnswerBody {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(connection) = self.connection.take()
+            && self.framing.is_ended()
+            && !self.closes
+        {
             self.pool.put(self.node, connection);
         }
     }
@@ -164,8 +336,8 @@ impl Drop for Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::future::join;
-    use http_body_util::{Either, Full};
+    use futures_util::FutureExt;
+    use std::pin::pin;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -174,73 +346,133 @@ mod tests {
     /// Who waits that long waits in vain.
     const LIMIT: Duration = Duration::from_secs(20);
 
+    async fn in_time<T>(wanted: impl Future<Output = T>) -> T {
+        timeout(LIMIT, wanted).await.expect("it comes in time")
+    }
+
     /// A connection, and the node's end of it.
     async fn connected() -> (Connection, TcpStream) {
         let node = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = node.local_addr().unwrap();
         let stream = TcpStream::connect(address).await.unwrap();
-        let connection = Connection::new(stream).await.unwrap();
-        (connection, node.accept().await.unwrap().0)
+        (Connection::new(stream), node.accept().await.unwrap().0)
     }
 
-    /// Sends a request with this body, of which the node reads the head before it answers.
-    async fn exchanged(
-        connection: &mut Connection,
-        node: &mut TcpStream,
-        body: Vec<u8>,
-        answer: &str,
-    ) -> Response<Incoming> {
-        let body = Either::Left(Full::from(body));
-        let request = Request::post("/").header("host", "a").body(body).unwrap();
-        let answering = async {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(node.read_u8().await.unwrap());
-            }
-            node.write_all(answer.as_bytes()).await.unwrap();
-        };
-        let exchange = join(connection.exchange(request), answering);
-        let (answered, ()) = timeout(LIMIT, exchange).await.unwrap();
-        answered.unwrap_or_else(|error| panic!("{}", error.into_error()))
+    fn request(body: RequestBody) -> Request {
+        Request {
+            head: BytesMut::from("POST / HTTP/1.1\r\n\r\n"),
+            body,
+            asked: Asked::default(),
+        }
     }
 
-    #[tokio::test]
-    async fn a_node_that_closes_is_rid_of_its_connection_before_anybody_reads_its_answer() {
+    fn held(body: &[u8]) -> RequestBody {
+        RequestBody::Held(Bytes::copy_from_slice(body))
+    }
+
+    /// The answer's body, and whether the connection can be used again behind it.
+    async fn answered(said: &[u8]) -> (io::Result<Vec<u8>>, bool) {
         let (mut connection, mut node) = connected().await;
-        let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi";
-        let _unread = exchanged(&mut connection, &mut node, Vec::new(), answer).await;
+        let (pool, address) = (Pool::new(LIMIT), node.local_addr().unwrap());
+        node.write_all(said).await.unwrap();
+        let answer = in_time(connection.exchange(request(held(b""))));
+        let (head, framing) = answer.await.unwrap();
+        node.shutdown().await.unwrap();
+        let mut body = AnswerBody::new(connection, framing, head.closes, address, pool.clone());
+        let mut whole = Vec::new();
         let ended = poll_fn(|cx| {
-            connection.poll(cx);
-            match connection.ended {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
+            loop {
+                match ready!(body.poll_piece(cx)) {
+                    Ok(Some(piece)) => whole.extend(piece),
+                    Ok(None) => return Poll::Ready(Ok(())),
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
             }
         });
-        timeout(LIMIT, ended).await.unwrap();
-        let end = timeout(LIMIT, node.read(&mut [0])).await.unwrap();
-        assert_eq!(end.unwrap(), 0);
+        let ended = in_time(ended).await;
+        let is_idle = body.connection.as_ref().is_some_and(Connection::is_idle);
+        let is_kept = is_idle && body.framing.is_ended() && !body.closes;
+        (ended.map(|()| whole), is_kept)
     }
 
-    #[tokio::test]
+    #[actix_web::test]
+    async fn interim_answers_are_passed_over() {
+        let (body, _) = answered(
+            b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
+            HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi",
+        )
+        .await;
+        assert_eq!(body.unwrap(), b"hi");
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_breaks_off_is_an_error_and_one_until_the_end_is_none() {
+        let (body, _) = answered(b"HTTP/1.1 200 OK\r\n\r\nto the end").await;
+        assert_eq!(body.unwrap(), b"to the end");
+        for cut in [
+            "content-length: 9\r\n\r\npart",
+            "transfer-encoding: chunked\r\n\r\n4\r\npart",
+        ] {
+            let said = format!("HTTP/1.1 200 OK\r\n{cut}");
+            let (body, is_kept) = answered(said.as_bytes()).await;
+            assert_eq!(body.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+            assert!(!is_kept);
+        }
+    }
+
+    #[actix_web::test]
+    async fn what_follows_an_answer_spoils_the_connection() {
+        let (mut connection, mut node) = connected().await;
+        assert!(connection.is_idle());
+        let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+        for (said, is_idle) in [(&answer[..], true), (&[&answer[..], b"x"].concat(), false)] {
+            node.write_all(said).await.unwrap();
+            in_time(connection.exchange(request(held(b""))))
+                .await
+                .unwrap();
+            assert_eq!(connection.is_idle(), is_idle);
+        }
+    }
+
+    #[actix_web::test]
     async fn a_connection_whose_request_is_still_being_sent_takes_no_other() {
         let (mut connection, mut node) = connected().await;
-        let body = vec![b'x'; 64 << 20]; // more than fits on the way
-        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        exchanged(&mut connection, &mut node, body, answer).await;
+        node.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+            .await
+            .unwrap();
+        let large = held(&vec![b'x'; 64 << 20]); // more than fits on the way
+        in_time(connection.exchange(request(large))).await.unwrap();
         assert!(!connection.is_idle());
-        let reading = async {
-            let mut left = 64 << 20;
-            let mut piece = vec![0; 1 << 20];
-            while left > 0 {
-                left -= node.read(&mut piece).await.unwrap();
-            }
+        let mut received = vec![0; 22];
+        in_time(node.read_exact(&mut received)).await.unwrap();
+        assert_eq!(received, b"POST / HTTP/1.1\r\n\r\nxxx");
+    }
+
+    #[actix_web::test]
+    async fn what_a_node_said_before_it_stopped_listening_is_read() {
+        let (mut connection, mut node) = connected().await;
+        let large = held(&vec![b'x'; 64 << 20]);
+        let mut exchange = pin!(connection.exchange(request(large)));
+        assert!(exchange.as_mut().now_or_never().is_none());
+        let refusal = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
+        node.write_all(refusal).await.unwrap();
+        node.set_zero_linger().unwrap();
+        drop(node);
+        let (head, _) = in_time(exchange).await.unwrap();
+        assert_eq!(head.status, 413);
+    }
+
+    #[actix_web::test]
+    async fn a_request_of_which_nothing_was_sent_comes_back() {
+        let (mut connection, node) = connected().await;
+        node.set_zero_linger().unwrap();
+        drop(node);
+        in_time(connection.stream.readable()).await.unwrap();
+        let unsent = in_time(connection.exchange(request(held(b"body")))).await;
+        let Err(Unanswered::Unsent(request, _)) = unsent else {
+            panic!("{unsent:?}");
         };
-        let mut reading = pin!(reading);
-        let sent = poll_fn(|cx| {
-            connection.poll(cx);
-            reading.as_mut().poll(cx)
-        });
-        timeout(LIMIT, sent).await.unwrap();
-        assert!(connection.is_idle());
+        assert_eq!(request.head, "POST / HTTP/1.1\r\n\r\n");
+        assert!(matches!(request.body, RequestBody::Held(body) if body == "body"));
     }
 }

@@ -53,28 +53,22 @@ impl MessageBody for Download {
             let error = cut.refusal().detail.into();
             return this.break_off(error, cx);
         }
-        loop {
-            match this.body.poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    // To the client's encoder an empty piece would be the end. Trailers end here.
-                    Ok(data) if !data.is_empty() => {
-                        this.idle.reset();
-                        return Poll::Ready(Some(Ok(data)));
-                    }
-                    Ok(_) | Err(_) => {}
-                },
-                Poll::Ready(Some(Err(error))) => return this.break_off(error.into(), cx),
-                Poll::Ready(None) => {
-                    if !this.upload.is_held() {
-                        cx.waker().wake_by_ref(); // see look_again
-                    }
-                    return Poll::Ready(None);
-                }
-                Poll::Pending if this.is_late(cx) => {
-                    return this.break_off("it paused for too long".into(), cx);
-                }
-                Poll::Pending => return Poll::Pending,
+        match this.body.poll_piece(cx) {
+            Poll::Ready(Ok(Some(piece))) => {
+                this.idle.reset();
+                Poll::Ready(Some(Ok(piece)))
             }
+            Poll::Ready(Ok(None)) => {
+                if !this.upload.is_held() {
+                    cx.waker().wake_by_ref(); // see look_again
+                }
+                Poll::Ready(None)
+            }
+            Poll::Ready(Err(error)) => this.break_off(error.into(), cx),
+            Poll::Pending if this.is_late(cx) => {
+                this.break_off("it paused for too long".into(), cx)
+            }
+            Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -4,10 +4,11 @@
 
 use std::net::IpAddr;
 
-use actix_web::http::header as actix;
-use http::header::{
-    CONTENT_LENGTH, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA,
+use actix_web::http::header::{
+    CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA, X_FORWARDED_FOR,
+    X_FORWARDED_HOST, X_FORWARDED_PROTO,
 };
+use bytes::BytesMut;
 
 use super::origin::Origin;
 
@@ -26,14 +27,16 @@ const ENDS_HERE: [&str; 10] = [
     "expect",
 ];
 
-/// As many are added here and afterwards, at most. With room for them the map need not grow.
-const ADDED: usize = 8;
+/// Lists to which the gateway adds what it knows.
+const LISTS: [HeaderName; 5] = [
+    FORWARDED,
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    VIA,
+];
 
 const HTTP: HeaderValue = HeaderValue::from_static("http");
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What `Connection` may not take away: the framing, what tells where a request came from, and what
 /// names it.
@@ -50,136 +53,150 @@ const STAYS: [&str; 10] = [
     "x-request-id",
 ];
 
-/// The headers of a request as the node gets them.
-pub(super) fn request(
-    received: &actix::HeaderMap,
+/// Writes the headers of a request as the node gets them, but for those that are replaced.
+pub(super) fn put_all(
+    head: &mut BytesMut,
+    received: &HeaderMap,
     origin: Option<&Origin>,
     via: &HeaderValue,
-) -> HeaderMap {
-    let nominated = nominated(
-        received
-            .get_all(actix::CONNECTION)
-            .map(actix::HeaderValue::as_bytes),
-    );
-    let mut headers = HeaderMap::with_capacity(received.len() + ADDED);
+    is_replaced: impl Fn(&HeaderName) -> bool,
+) {
+    let connection = received.get_all(CONNECTION).map(HeaderValue::as_bytes);
+    let nominated: Vec<_> = connection.flat_map(nominated).collect();
     for (name, value) in received {
-        if ends_here(name.as_str(), &nominated) {
-            continue;
-        }
-        let name = HeaderName::from_bytes(name.as_str().as_bytes());
-        let value = HeaderValue::from_bytes(value.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, value) {
-            headers.append(name, value);
+        let ends = ends_here(name.as_str()) || nominated.iter().any(|one| one == name.as_str());
+        if !ends && !LISTS.contains(name) && !is_replaced(name) {
+            put(head, name, value);
         }
     }
-    let host = headers.get(HOST).cloned();
-    if let Some(origin) = origin {
-        extend_list(&mut headers, FORWARDED_FOR, &origin.name);
-        extend_forwarded(&mut headers, origin.ip, host.as_ref());
+    let host = received.get(HOST);
+    put_list(
+        head,
+        received,
+        &X_FORWARDED_FOR,
+        origin.map(|origin| &origin.name),
+    );
+    put_list(head, received, &X_FORWARDED_PROTO, Some(&HTTP));
+    put_list(head, received, &X_FORWARDED_HOST, host);
+    put_list(head, received, &VIA, Some(via));
+    if received.contains_key(FORWARDED) {
+        put_forwarded(head, received, origin, host);
     }
-    extend_list(&mut headers, FORWARDED_PROTO, &HTTP);
-    if let Some(host) = host {
-        extend_list(&mut headers, FORWARDED_HOST, &host);
+}
+
+/// Writes one line of a head.
+pub(super) fn put(head: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    put_line(head, name, [value.as_bytes()]);
+}
+
+/// Makes a list that may span several lines one line, and adds an element at its end.
+fn put_list(
+    head: &mut BytesMut,
+    received: &HeaderMap,
+    name: &HeaderName,
+    element: Option<&HeaderValue>,
+) {
+    let elements = received
+        .get_all(name)
+        .chain(element)
+        .map(HeaderValue::as_bytes);
+    put_line(head, name, elements);
+}
+
+/// A line of several elements, or none of none.
+fn put_line<'a>(
+    head: &mut BytesMut,
+    name: &HeaderName,
+    elements: impl IntoIterator<Item = &'a [u8]>,
+) {
+    let mut elements = elements.into_iter();
+    let Some(first) = elements.next() else {
+        return;
+    };
+    head.extend_from_slice(name.as_str().as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(first);
+    for element in elements {
+        head.extend_from_slice(b", ");
+        head.extend_from_slice(element);
     }
-    extend_list(&mut headers, VIA, via);
-    headers
+    head.extend_from_slice(b"\r\n");
 }
 
 /// Adds to `Forwarded` what the gateway knows, if the client says anything there: as with
 /// `X-Forwarded-For`, only the last element is true for sure ([RFC 7239, section 8.1][1]).
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc7239#section-8.1
-fn extend_forwarded(headers: &mut HeaderMap, ip: IpAddr, host: Option<&HeaderValue>) {
-    let mut sent = headers.get_all(FORWARDED).iter().peekable();
-    if sent.peek().is_none() {
-        return;
-    }
+fn put_forwarded(
+    head: &mut BytesMut,
+    received: &HeaderMap,
+    origin: Option<&Origin>,
+    host: Option<&HeaderValue>,
+) {
+    let sent = received.get_all(FORWARDED).map(HeaderValue::as_bytes);
     // An open quote, or one hidden behind a backslash, would swallow what is added.
-    let is_open = |value: &HeaderValue| {
-        let quotes = value.as_bytes().iter().filter(|byte| **byte == b'"');
-        quotes.count() % 2 == 1 || value.as_bytes().contains(&b'\\')
+    let is_open = |value: &[u8]| {
+        let quotes = value.iter().filter(|byte| **byte == b'"');
+        quotes.count() % 2 == 1 || value.contains(&b'\\')
     };
-    if sent.any(is_open) {
-        headers.remove(FORWARDED);
-    }
-    let by = match ip {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("\"[{ip}]\""),
+    let sent: Vec<_> = match sent.clone().any(is_open) {
+        true => Vec::new(),
+        false => sent.collect(),
+    };
+    let by = match origin.map(|origin| origin.ip) {
+        None => "unknown".to_owned(),
+        Some(IpAddr::V4(ip)) => ip.to_string(),
+        Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
     };
     let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
     let element = format!(r#"for={by};host="{host}";proto=http"#);
-    if let Ok(element) = HeaderValue::try_from(element) {
-        extend_list(headers, FORWARDED, &element);
-    }
-}
-
-/// Copies the headers of a node's answer to the client's. The length is one line there, however
-/// often the node told it.
-pub(super) fn response(answered: &HeaderMap, headers: &mut actix::HeaderMap) {
-    let connection = answered.get_all(http::header::CONNECTION);
-    let nominated = nominated(connection.iter().map(HeaderValue::as_bytes));
-    for (name, value) in answered {
-        if *name == CONTENT_LENGTH || ends_here(name.as_str(), &nominated) {
-            continue;
-        }
-        let name = actix::HeaderName::from_bytes(name.as_str().as_bytes());
-        let value = actix::HeaderValue::from_bytes(value.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, value) {
-            headers.append(name, value);
-        }
-    }
-    if let Some(length) = content_length(answered) {
-        headers.insert(actix::CONTENT_LENGTH, length.into());
-    }
+    put_line(
+        head,
+        &FORWARDED,
+        sent.into_iter().chain([element.as_bytes()]),
+    );
 }
 
 /// Whether a request came by here before: our own name is in its `Via`.
-pub(super) fn is_loop(received: &actix::HeaderMap, via: &HeaderValue) -> bool {
+pub(super) fn is_loop(received: &HeaderMap, via: &HeaderValue) -> bool {
     let words = |list| <[u8]>::split(list, |byte| b", ".contains(byte));
     let us = words(via.as_bytes()).next_back();
-    let mut vias = received.get_all(actix::VIA);
+    let mut vias = received.get_all(VIA);
     vias.any(|list| words(list.as_bytes()).any(|word| Some(word) == us))
 }
 
-/// The length a message says its body has. Where it says so several times, hyper has seen to it
-/// that it says the same.
-pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    let value = headers.get(CONTENT_LENGTH)?.to_str().ok()?;
-    value.split(',').next()?.trim().parse().ok()
+/// Whether a header is about one connection.
+pub(super) fn ends_here(name: &str) -> bool {
+    ENDS_HERE.contains(&name)
 }
 
-fn ends_here(name: &str, nominated: &[String]) -> bool {
-    ENDS_HERE.contains(&name) || nominated.iter().any(|nominated| nominated == name)
+/// The names that a line of `Connection` adds to those that end here, in lower case.
+pub(super) fn nominated(line: &[u8]) -> impl Iterator<Item = String> {
+    let names = options(line).map(str::to_ascii_lowercase);
+    names.filter(|name| !STAYS.contains(&name.as_str()))
 }
 
-/// The names that `Connection` adds to those that end here.
-fn nominated<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
-    let values = values.filter_map(|value| std::str::from_utf8(value).ok());
-    let names = values
-        .flat_map(|list| list.split(','))
-        .map(|name| name.trim().to_ascii_lowercase());
-    names
-        .filter(|name| !name.is_empty() && !STAYS.contains(&name.as_str()))
-        .collect()
+/// What a line of `Connection` lists.
+pub(super) fn options(line: &[u8]) -> impl Iterator<Item = &str> {
+    let list = std::str::from_utf8(line).unwrap_or_default();
+    list.split(',')
+        .map(str::trim)
+        .filter(|option| !option.is_empty())
 }
 
-/// Adds an element at the end of a list that may span several lines, and makes it one line.
-fn extend_list(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
-    let mut lines = match headers.entry(name) {
-        Entry::Vacant(none) => {
-            none.insert(element.clone());
-            return;
-        }
-        Entry::Occupied(lines) => lines,
-    };
-    let all: Vec<_> = lines
-        .iter()
-        .chain([element])
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if let Ok(list) = HeaderValue::from_bytes(&all.join(&b", "[..])) {
-        lines.insert(list);
+/// What a head says that was written here.
+#[cfg(test)]
+pub(super) fn parsed(head: &[u8]) -> HeaderMap {
+    let head = [head, b"\r\n"].concat();
+    let mut lines = [httparse::EMPTY_HEADER; 100];
+    let parsed = httparse::parse_headers(&head, &mut lines).unwrap();
+    let (_, lines) = parsed.unwrap();
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let value = HeaderValue::from_bytes(line.value).unwrap();
+        headers.append(line.name.parse().unwrap(), value);
     }
+    headers
 }
 
 #[cfg(test)]
@@ -188,10 +205,10 @@ mod tests {
 
     const VIA_US: &str = "1.1 gateway-1a2b";
 
-    fn received(lines: &[(&str, &str)]) -> actix::HeaderMap {
-        let mut headers = actix::HeaderMap::new();
+    fn received(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            let value = actix::HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
             headers.append(name.parse().unwrap(), value);
         }
         headers
@@ -201,17 +218,15 @@ mod tests {
         sent_by("192.0.2.7", &received(lines))
     }
 
-    fn sent_by(ip: &str, received: &actix::HeaderMap) -> HeaderMap {
-        let origin = Origin::new(ip.parse().unwrap());
-        request(received, Some(&origin), &HeaderValue::from_static(VIA_US))
+    fn sent_by(ip: &str, received: &HeaderMap) -> HeaderMap {
+        let (mut head, origin) = (BytesMut::new(), Origin::new(ip.parse().unwrap()));
+        let via = HeaderValue::from_static(VIA_US);
+        put_all(&mut head, received, Some(&origin), &via, |_| false);
+        parsed(&head)
     }
 
     fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a [u8]> {
-        headers
-            .get_all(name)
-            .iter()
-            .map(HeaderValue::as_bytes)
-            .collect()
+        headers.get_all(name).map(HeaderValue::as_bytes).collect()
     }
 
     #[test]
@@ -280,7 +295,7 @@ mod tests {
             let mut all = vec![("host", "shop.example:81"), ("connection", "forwarded")];
             all.extend(lines.iter().map(|line| ("forwarded", *line)));
             let headers = sent(&all);
-            let values = headers.get_all("forwarded").iter();
+            let values = headers.get_all("forwarded");
             let values = values.map(|value| value.to_str().unwrap().to_owned());
             values.collect::<Vec<_>>()
         };
@@ -310,7 +325,7 @@ mod tests {
             ("x-forwarded-for", "198.51.100.1"),
         ]);
         assert_eq!(all(&headers, "host"), [b"a"]);
-        assert_eq!(content_length(&headers), Some(5));
+        assert_eq!(all(&headers, "content-length"), [b"5"]);
         assert_eq!(
             all(&headers, "x-forwarded-for"),
             [b"198.51.100.1, 192.0.2.7"]
@@ -329,22 +344,5 @@ mod tests {
             &us
         ));
         assert!(!is_loop(&received(&[]), &us));
-    }
-
-    #[test]
-    fn an_answer_keeps_its_cookies_and_loses_its_connection() {
-        let mut answered = HeaderMap::new();
-        for (name, value) in [
-            ("set-cookie", "a=1"),
-            ("set-cookie", "b=2"),
-            ("connection", "x-hop"),
-            ("x-hop", "1"),
-        ] {
-            answered.append(name, HeaderValue::from_static(value));
-        }
-        let mut headers = actix::HeaderMap::new();
-        response(&answered, &mut headers);
-        assert_eq!(headers.get_all("set-cookie").count(), 2);
-        assert_eq!(headers.len(), 2);
     }
 }

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use actix_web::HttpRequest;
-use http::header::HeaderValue;
+use actix_web::http::header::HeaderValue;
 
 /// Who is at the other end of a connection, worked out once for all of its requests.
 pub(crate) struct Origin {

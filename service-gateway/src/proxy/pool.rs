@@ -58,7 +58,7 @@ impl Pool {
         let of_node = idle.get_mut(&node)?;
         std::iter::from_fn(|| of_node.pop())
             .map(|idle| idle.connection)
-            .find_map(|mut connection| connection.is_idle().then_some(connection))
+            .find(Connection::is_idle)
     }
 
     /// A new connection to a node.
@@ -68,11 +68,11 @@ impl Pool {
     pub(super) async fn connect(&self, node: SocketAddr) -> io::Result<Connection> {
         let stream = timeout(self.connect_timeout, TcpStream::connect(node)).await??;
         stream.set_nodelay(true)?;
-        Connection::new(stream).await.map_err(io::Error::other)
+        Ok(Connection::new(stream))
     }
 
     /// Keeps a connection for the next request, if it can take one.
-    pub(super) fn put(&self, node: SocketAddr, mut connection: Connection) {
+    pub(super) fn put(&self, node: SocketAddr, connection: Connection) {
         if !connection.is_idle() {
             return;
         }
@@ -89,7 +89,7 @@ impl Pool {
         let now = self.sweeps.get() + 1;
         self.sweeps.set(now);
         self.idle.borrow_mut().retain(|_, of_node| {
-            of_node.retain_mut(|idle| now <= idle.since + IDLE && idle.connection.is_idle());
+            of_node.retain(|idle| now <= idle.since + IDLE && idle.connection.is_idle());
             of_node.shrink_to_fit();
             !of_node.is_empty()
         });

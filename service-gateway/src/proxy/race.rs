@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Worker;
 use super::attempt::{self, Failure};
 use super::connection::AnswerBody;
+use super::head::Head;
 use super::intake::Cut;
 use super::origin::Origin;
 use super::outgoing::Outgoing;
@@ -23,7 +24,8 @@ use crate::metrics::Step;
 
 /// An answer, who gave it, and how often the request had been sent by then.
 pub(super) struct Answer {
-    pub(super) response: http::Response<AnswerBody>,
+    pub(super) head: Head,
+    pub(super) body: AnswerBody,
     pub(super) endpoint: InFlight,
     pub(super) attempts: usize,
 }
@@ -64,7 +66,7 @@ pub(super) struct Race<'a> {
     deadline: Instant,
 }
 
-type Finish = (InFlight, Result<http::Response<AnswerBody>, Failure>);
+type Finish = (InFlight, Result<(Head, AnswerBody), Failure>);
 
 /// What may come before an attempt's end.
 enum Interruption {
@@ -108,12 +110,13 @@ impl<'a> Race<'a> {
         self.begin()?;
         loop {
             match poll_fn(|cx| self.poll_next(cx)).await {
-                Ok((endpoint, Ok(response))) => {
-                    let good = !response.status().is_server_error();
+                Ok((endpoint, Ok((head, body)))) => {
+                    let good = !head.status.is_server_error();
                     endpoint.answered(good);
                     endpoint.ended(good);
                     return Ok(Answer {
-                        response,
+                        head,
+                        body,
                         endpoint,
                         attempts: self.attempts,
                     });
@@ -166,7 +169,7 @@ impl<'a> Race<'a> {
         let Some(body) = self.body.send() else {
             return Err(self.refusal(Reason::BadUpstream, "the request's body is gone"));
         };
-        let request = self.outgoing.to(&endpoint, body, &gateway.via)?;
+        let request = self.outgoing.to(&endpoint, body, &gateway.via);
         self.worker.tally.count(Step::Attempt);
         self.tried.push(Arc::clone(&endpoint));
         self.attempts += 1;

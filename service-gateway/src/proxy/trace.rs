@@ -4,8 +4,10 @@
 //! The gateway reports no spans, so it passes a sound `traceparent` on untouched, and `tracestate` with
 //! it. Where there is none it begins a trace, not sampled: it has recorded nothing itself.
 
-use actix_web::http::header as actix;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use bytes::BytesMut;
+
+use super::headers;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -24,7 +26,7 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    pub(super) fn of(received: &actix::HeaderMap) -> Self {
+    pub(super) fn of(received: &HeaderMap) -> Self {
         let sent = |name, is_sound: fn(&[u8]) -> bool| sound(received, name, is_sound).is_some();
         Self {
             traceparent: (!sent(&TRACEPARENT, is_traceparent)).then(new_traceparent),
@@ -32,60 +34,62 @@ impl Ids {
         }
     }
 
-    /// Puts them in place of whatever a client said there that makes no sense.
-    pub(super) fn tell_node(&self, headers: &mut HeaderMap) {
-        if let Some(traceparent) = &self.traceparent {
-            headers.insert(TRACEPARENT, traceparent.clone());
-            headers.remove(TRACESTATE); // it belongs to a trace that nobody knows
+    /// Whether they stand in place of what the client said there, which made no sense.
+    pub(super) fn replace(&self, name: &HeaderName) -> bool {
+        match &self.traceparent {
+            // The state belongs to a trace that nobody knows.
+            Some(_) if *name == TRACEPARENT || *name == TRACESTATE => true,
+            _ => self.request_id.is_some() && *name == REQUEST_ID,
         }
-        if let Some(request_id) = &self.request_id {
-            headers.insert(REQUEST_ID, request_id.clone());
+    }
+
+    /// Writes those that were made.
+    pub(super) fn put(&self, head: &mut BytesMut) {
+        for (name, made) in [
+            (TRACEPARENT, &self.traceparent),
+            (REQUEST_ID, &self.request_id),
+        ] {
+            made.iter().for_each(|id| headers::put(head, &name, id));
         }
     }
 
     /// Tells the client under which id its request will be found.
-    pub(super) fn tell_client(&self, received: &actix::HeaderMap, headers: &mut actix::HeaderMap) {
-        let id = match &self.request_id {
-            Some(made) => actix::HeaderValue::from_bytes(made.as_bytes()).ok(),
-            None => received.get(REQUEST_ID.as_str()).cloned(),
-        };
+    pub(super) fn tell_client(&self, received: &HeaderMap, headers: &mut HeaderMap) {
+        let id = self
+            .request_id
+            .as_ref()
+            .or_else(|| received.get(REQUEST_ID));
         if let Some(id) = id {
-            headers.insert(actix::HeaderName::from_static("x-request-id"), id);
+            headers.insert(REQUEST_ID, id.clone());
         }
     }
 
-    pub(crate) fn request_id<'a>(&'a self, received: &'a actix::HeaderMap) -> &'a str {
+    pub(crate) fn request_id<'a>(&'a self, received: &'a HeaderMap) -> &'a str {
         text(&self.request_id, received, &REQUEST_ID)
     }
 
-    pub(crate) fn trace_id<'a>(&'a self, received: &'a actix::HeaderMap) -> &'a str {
+    pub(crate) fn trace_id<'a>(&'a self, received: &'a HeaderMap) -> &'a str {
         let traceparent = text(&self.traceparent, received, &TRACEPARENT);
         traceparent.get(3..35).unwrap_or_default()
     }
 }
 
 /// What was made, or else what the client sent.
-fn text<'a>(
-    made: &'a Option<HeaderValue>,
-    received: &'a actix::HeaderMap,
-    name: &HeaderName,
-) -> &'a str {
+fn text<'a>(made: &'a Option<HeaderValue>, received: &'a HeaderMap, name: &HeaderName) -> &'a str {
     let text = match made {
         Some(made) => made.to_str().ok(),
-        None => received
-            .get(name.as_str())
-            .and_then(|sent| sent.to_str().ok()),
+        None => received.get(name).and_then(|sent| sent.to_str().ok()),
     };
     text.unwrap_or_default()
 }
 
 /// The only value of a header, if it makes sense.
 fn sound<'a>(
-    received: &'a actix::HeaderMap,
+    received: &'a HeaderMap,
     name: &HeaderName,
     is_sound: fn(&[u8]) -> bool,
-) -> Option<&'a actix::HeaderValue> {
-    let mut values = received.get_all(name.as_str());
+) -> Option<&'a HeaderValue> {
+    let mut values = received.get_all(name);
     let value = values.next()?;
     (values.next().is_none() && is_sound(value.as_bytes())).then_some(value)
 }
@@ -149,8 +153,8 @@ mod tests {
 
     const SOUND: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    fn received(lines: &[(&str, &str)]) -> actix::HeaderMap {
-        let mut headers = actix::HeaderMap::new();
+    fn received(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(name.parse().unwrap(), value.parse().unwrap());
         }
@@ -160,13 +164,11 @@ mod tests {
     /// What a node gets.
     fn told(lines: &[(&str, &str)]) -> HeaderMap {
         let received = received(lines);
-        let mut headers = HeaderMap::new();
-        for (name, value) in &received {
-            let name = HeaderName::from_bytes(name.as_str().as_bytes()).unwrap();
-            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        }
-        Ids::of(&received).tell_node(&mut headers);
-        headers
+        let (ids, mut head) = (Ids::of(&received), BytesMut::new());
+        let via = HeaderValue::from_static("1.1 gateway");
+        headers::put_all(&mut head, &received, None, &via, |name| ids.replace(name));
+        ids.put(&mut head);
+        headers::parsed(&head)
     }
 
     #[test]
@@ -174,8 +176,8 @@ mod tests {
         for version in ["00", "01", "cc"] {
             let traceparent = SOUND.replacen("00", version, 1);
             let headers = told(&[("traceparent", &traceparent), ("tracestate", "a=1")]);
-            assert_eq!(headers["traceparent"], traceparent);
-            assert_eq!(headers["tracestate"], "a=1");
+            assert_eq!(headers.get("traceparent").unwrap(), &traceparent);
+            assert_eq!(headers.get("tracestate").unwrap(), "a=1");
         }
         assert!(is_traceparent(
             format!("{}-more", SOUND.replacen("00", "cc", 1)).as_bytes()
@@ -198,14 +200,14 @@ mod tests {
         ];
         for traceparent in unsound {
             let headers = told(&[("traceparent", &traceparent), ("tracestate", "a=1")]);
-            let begun = headers["traceparent"].to_str().unwrap();
+            let begun = headers.get("traceparent").unwrap().to_str().unwrap();
             assert!(is_traceparent(begun.as_bytes()), "{traceparent}: {begun}");
             assert!(begun.ends_with("-00") && begun != traceparent);
             assert!(!headers.contains_key("tracestate"));
         }
         let twice = told(&[("traceparent", SOUND), ("traceparent", SOUND)]);
-        assert_eq!(twice.get_all("traceparent").iter().count(), 1);
-        assert_ne!(twice["traceparent"], SOUND);
+        assert_eq!(twice.get_all("traceparent").count(), 1);
+        assert_ne!(twice.get("traceparent").unwrap(), SOUND);
     }
 
     #[test]
@@ -219,8 +221,10 @@ mod tests {
             ("", false),
         ] {
             let headers = told(&[("x-request-id", id)]);
-            assert_eq!(headers["x-request-id"] == id, kept, "{id}");
-            assert!(is_request_id(headers["x-request-id"].as_bytes()));
+            assert_eq!(headers.get("x-request-id").unwrap() == id, kept, "{id}");
+            assert!(is_request_id(
+                headers.get("x-request-id").unwrap().as_bytes()
+            ));
         }
     }
 
@@ -228,11 +232,11 @@ mod tests {
     fn no_two_requests_get_the_same_ids() {
         let (one, other) = (told(&[]), told(&[]));
         for name in ["traceparent", "x-request-id"] {
-            assert_ne!(one[name], other[name]);
+            assert_ne!(one.get(name).unwrap(), other.get(name).unwrap());
         }
         assert_ne!(
-            &one["traceparent"].as_bytes()[3..35],
-            one["x-request-id"].as_bytes()
+            &one.get("traceparent").unwrap().as_bytes()[3..35],
+            one.get("x-request-id").unwrap().as_bytes()
         );
     }
 
@@ -241,7 +245,7 @@ mod tests {
         for lines in [&[("x-request-id", "mine"), ("traceparent", SOUND)][..], &[]] {
             let received = received(lines);
             let ids = Ids::of(&received);
-            let mut answer = actix::HeaderMap::new();
+            let mut answer = HeaderMap::new();
             ids.tell_client(&received, &mut answer);
             let id = ids.request_id(&received);
             assert_eq!(answer.get("x-request-id").unwrap(), id);
@@ -260,11 +264,11 @@ mod tests {
             std::hint::black_box(Ids::of(std::hint::black_box(&received)));
         }
         println!("{:?} to make both", began.elapsed() / ROUNDS);
-        let (mut node, mut client) = (HeaderMap::with_capacity(16), actix::HeaderMap::new());
+        let (mut node, mut client) = (BytesMut::with_capacity(1024), HeaderMap::new());
         let began = std::time::Instant::now();
         for _ in 0..ROUNDS {
             let ids = Ids::of(std::hint::black_box(&received));
-            ids.tell_node(&mut node);
+            ids.put(&mut node);
             ids.tell_client(&received, &mut client);
             node.clear();
             client.clear();

@@ -1,14 +1,11 @@
 use std::cell::Cell;
 use std::fmt;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::{Either, Full};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -18,20 +15,25 @@ use super::intake::{Cut, Intake};
 const HELD_BYTES: u64 = 64 << 10;
 
 /// What a node gets: nothing or what is held in memory, or the client's body as it arrives.
-pub(super) type RequestBody = Either<Full<Bytes>, Upload>;
+#[derive(Debug)]
+pub(super) enum RequestBody {
+    Held(Bytes),
+    Upload(Upload),
+}
 
 /// The side of a request's body that the upstream's connection reads, one piece at a time.
 ///
 /// The client's side cannot leave its thread, and the connection wants a body that can. So a
 /// [`Pump`] carries the pieces from one to the other; the [`ClientBody`] owns it.
+#[derive(Debug)]
 pub(super) struct Upload {
     pieces: mpsc::Receiver<Piece>,
     /// Sent at the first read. Unsent, nothing was taken from the client yet.
     begin: Option<oneshot::Sender<()>>,
-    left: Option<u64>,
-    ended: bool,
+    is_chunked: bool,
 }
 
+#[derive(Debug)]
 enum Piece {
     Data(Bytes),
     End,
@@ -111,13 +113,13 @@ impl ClientBody {
         match std::mem::replace(&mut self.state, State::Gone) {
             State::Held(bytes) => {
                 self.state = State::Held(bytes.clone());
-                Some(Either::Left(Full::new(bytes)))
+                Some(RequestBody::Held(bytes))
             }
             State::Unread(intake, length) => {
                 let moved = self.moved.get_or_insert_default().clone();
-                let (upload, pump) = Upload::new(intake, length, moved);
+                let (upload, pump) = Upload::new(intake, length.is_none(), moved);
                 self.state = State::Sending(pump, length);
-                Some(Either::Right(upload))
+                Some(RequestBody::Upload(upload))
             }
             State::Sending(..) | State::Gone => None,
             State::Cut(cut) => {
@@ -183,14 +185,13 @@ impl From<State> for ClientBody {
 }
 
 impl Upload {
-    fn new(intake: Intake, length: Option<u64>, moved: Moved) -> (Self, Pump) {
+    fn new(intake: Intake, is_chunked: bool, moved: Moved) -> (Self, Pump) {
         let (sender, pieces) = mpsc::channel(1);
         let (begin, begun) = oneshot::channel();
         let upload = Self {
             pieces,
             begin: Some(begin),
-            left: length,
-            ended: false,
+            is_chunked,
         };
         (upload, Box::pin(pump(intake, sender, begun, moved)))
     }
@@ -218,43 +219,32 @@ async fn pump(
     }
 }
 
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = Interrupted;
+impl RequestBody {
+    /// Whether its length is not known before its end.
+    pub(super) fn is_chunked(&self) -> bool {
+        matches!(self, Self::Upload(upload) if upload.is_chunked)
+    }
+}
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+impl Upload {
+    pub(super) fn is_chunked(&self) -> bool {
+        self.is_chunked
+    }
+
+    /// The next piece, which is not empty, and `None` at the end.
+    pub(super) fn poll_piece(
+        &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+    ) -> Poll<Result<Option<Bytes>, Interrupted>> {
         if let Some(begin) = self.begin.take() {
             // Without a pump there are no pieces either: the next line tells.
             let _ = begin.send(());
         }
-        if self.ended {
-            return Poll::Ready(None);
-        }
         Poll::Ready(match ready!(self.pieces.poll_recv(cx)) {
-            Some(Piece::Data(bytes)) => {
-                self.left = self
-                    .left
-                    .map(|left| left.saturating_sub(bytes.len() as u64));
-                Some(Ok(Frame::data(bytes)))
-            }
-            Some(Piece::End) => {
-                self.ended = true;
-                None
-            }
-            None => Some(Err(Interrupted)),
+            Some(Piece::Data(bytes)) => Ok(Some(bytes)),
+            Some(Piece::End) => Ok(None),
+            None => Err(Interrupted),
         })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.left
-            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

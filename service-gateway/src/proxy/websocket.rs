@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
-use actix_web::http::{ConnectionType, Method, Version};
+use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use discovery::{InFlight, Resolver};
@@ -17,7 +17,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -92,7 +92,7 @@ pub(super) async fn forward(
         .await?;
     let metrics = &worker.gateway.metrics;
     metrics.came_from(&mut way.served, answer.endpoint.version());
-    if answer.response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+    if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(respond(
             request,
             answer,
@@ -102,9 +102,7 @@ pub(super) async fn forward(
         ));
     }
     let attempts = answer.attempts;
-    let (head, body) = answer.response.into_parts();
-    let stream = async { body.into_connection()?.into_stream().await };
-    let Ok(Some((stream, sent))) = timeout_at(deadline, stream).await else {
+    let Some((stream, sent)) = answer.body.into_stream() else {
         let refusal = Reason::BadUpstream.because("no upgraded connection");
         return Err(Refusal {
             attempts,
@@ -120,7 +118,7 @@ pub(super) async fn forward(
         exchange,
         worker.gateway.leaving.clone(),
     );
-    let mut response = with_head(&head, &served_by, attempts, BoxBody::new(tunnel));
+    let mut response = with_head(answer.head, &served_by, attempts, BoxBody::new(tunnel));
     response
         .headers_mut()
         .insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -145,7 +143,7 @@ struct Tunnel {
 impl Tunnel {
     fn new(
         stream: TcpStream,
-        sent: Bytes,
+        sent: BytesMut,
         payload: Payload,
         endpoint: InFlight,
         exchange: Exchange,
@@ -155,7 +153,7 @@ impl Tunnel {
         let upload = Some(carry(payload, sink).boxed_local());
         Self {
             node,
-            buffer: sent.into(),
+            buffer: sent,
             upload,
             leaving: Box::pin(leaving.cancelled_owned()),
             quiet: Idle::new(QUIET),

@@ -1,4 +1,4 @@
-//! Why the proxied leg is hyper's client and not awc's: two things that awc 3.11 does with what
+//! Why awc does not speak to the nodes that requests are proxied to: two things that awc 3.11 does with what
 //! a node may send. Whoever wants to go back to awc finds these tests failing when that becomes safe.
 
 use std::time::Duration;

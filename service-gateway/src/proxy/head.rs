@@ -1,0 +1,328 @@
+//! The head of a node's answer: [RFC 9112, sections 4 to 6][1].
+//!
+//! [1]: https://www.rfc-editor.org/rfc/rfc9112#section-4
+
+use std::io;
+use std::mem::MaybeUninit;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use bytes::{Buf, BytesMut};
+use httparse::{ParserConfig, Status};
+
+use super::connection::Unanswered;
+use super::framing::Framing;
+use super::headers;
+
+/// The most lines it may have.
+const LINES: usize = 100;
+
+/// The longest that it may be, in bytes.
+const LONGEST: usize = 64 << 10;
+
+/// The longest body, in bytes. Whoever reads on may count with a sign.
+const LARGEST: u64 = i64::MAX as u64;
+
+/// As many headers are added on the way to the client, at most. With room for them the map need not
+/// grow.
+const ADDED: usize = 8;
+
+/// An answer without its body.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    /// Without those that end here, and without the length.
+    pub(super) headers: HeaderMap,
+    /// How long the body is, or would be.
+    pub(super) length: Option<u64>,
+    /// Whether the node closes the connection behind it.
+    pub(super) closes: bool,
+}
+
+/// What an answer means depends on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    /// For the head alone.
+    pub(super) head: bool,
+    /// To go on with another protocol.
+    pub(super) upgrade: bool,
+}
+
+impl Head {
+    /// Takes it off what has come, and tells how its body ends. `None` until all of it is there.
+    ///
+    /// # Errors
+    /// [`Unanswered::Failed`] if it makes no sense, [`Unanswered::Unclear`] if it could be read in
+    /// another way: where the body ends would be known here, and not to whoever reads on
+    /// ([RFC 9112, section 6.3][1]).
+    ///
+    /// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
+    pub(super) fn take(
+        received: &mut BytesMut,
+        asked: Asked,
+    ) -> Result<Option<(Self, Framing)>, Unanswered> {
+        if received.is_empty() {
+            return Ok(None);
+        }
+        let mut lines = [const { MaybeUninit::uninit() }; LINES];
+        let mut answer = httparse::Response::new(&mut []);
+        let config = ParserConfig::default();
+        let parsed = config.parse_response_with_uninit_headers(&mut answer, received, &mut lines);
+        let length = match parsed.map_err(|error| nonsense(error.to_string()))? {
+            Status::Complete(length) if length <= LONGEST => length,
+            Status::Partial if received.len() <= LONGEST => return Ok(None),
+            _ => return Err(nonsense("its head is too long")),
+        };
+        let head = Self::of(&answer, asked)?;
+        received.advance(length);
+        Ok(Some(head))
+    }
+
+    fn of(
+        answer: &httparse::Response<'_, '_>,
+        asked: Asked,
+    ) -> Result<(Self, Framing), Unanswered> {
+        let status = StatusCode::from_u16(answer.code.unwrap_or_default());
+        let status = status.map_err(|error| nonsense(error.to_string()))?;
+        let is_old = answer.version != Some(1);
+        let mut headers = HeaderMap::with_capacity(answer.headers.len() + ADDED);
+        let (mut nominated, mut length) = (Vec::new(), None);
+        let (mut chunked, mut closes, mut stays) = (false, false, !is_old);
+        for line in answer.headers.iter() {
+            match line.name {
+                name if name.eq_ignore_ascii_case("connection") => {
+                    for option in headers::options(line.value) {
+                        closes |= option.eq_ignore_ascii_case("close");
+                        stays |= option.eq_ignore_ascii_case("keep-alive");
+                    }
+                    nominated.extend(headers::nominated(line.value));
+                }
+                name if name.eq_ignore_ascii_case("content-length") => {
+                    length = Some(same_length(length, line.value)?);
+                }
+                name if name.eq_ignore_ascii_case("transfer-encoding") => {
+                    if chunked || !line.value.eq_ignore_ascii_case(b"chunked") {
+                        let what = "the answer has a transfer coding that nobody asked for";
+                        return Err(Unanswered::Unclear(what));
+                    }
+                    chunked = true;
+                }
+                name => {
+                    let name = HeaderName::from_bytes(name.as_bytes());
+                    let name = name.map_err(|error| nonsense(error.to_string()))?;
+                    if !headers::ends_here(name.as_str()) {
+                        let value = HeaderValue::from_bytes(line.value);
+                        headers.append(name, value.map_err(|error| nonsense(error.to_string()))?);
+                    }
+                }
+            }
+        }
+        for name in nominated {
+            headers.remove(name);
+        }
+        if chunked && (length.is_some() || is_old) {
+            let what = match length {
+                Some(_) => "the answer has a length and chunks",
+                None => "the answer has chunks, which HTTP/1.0 does not know",
+            };
+            return Err(Unanswered::Unclear(what));
+        }
+        if status == StatusCode::SWITCHING_PROTOCOLS && !asked.upgrade {
+            let what = "the answer switches protocols, and nobody asked for that";
+            return Err(Unanswered::Unclear(what));
+        }
+        let bodiless = status.is_informational() || [204, 304].contains(&status.as_u16());
+        let framing = match length {
+            _ if bodiless || asked.head => Framing::Length(0),
+            _ if chunked => Framing::CHUNKED,
+            Some(length) => Framing::Length(length),
+            None => Framing::UntilClose,
+        };
+        let head = Self {
+            status,
+            headers,
+            length,
+            closes: closes || !stays,
+        };
+        Ok((head, framing))
+    }
+
+    /// Whether the answer is still to come.
+    pub(super) fn is_interim(&self) -> bool {
+        self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
+    }
+}
+
+/// One length, however often it is told.
+fn same_length(told: Option<u64>, value: &[u8]) -> Result<u64, Unanswered> {
+    let number = |text: &[u8]| {
+        let digits = text.trim_ascii();
+        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        let length = is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok())?;
+        length.filter(|length| *length <= LARGEST)
+    };
+    let mut lengths = value.split(|byte| *byte == b',').map(number);
+    let first = told.or_else(|| number(value.split(|byte| *byte == b',').next()?));
+    match first {
+        Some(length) if lengths.all(|one| one == first) => Ok(length),
+        _ => Err(nonsense("its length is none")),
+    }
+}
+
+fn nonsense(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Unanswered {
+    Unanswered::Failed(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(lines: &str, asked: Asked) -> Result<(Head, Framing), Unanswered> {
+        let text = format!(
+            "HTTP/1.1 {}\r\n\r\nrest",
+            lines.trim().replace('\n', "\r\n")
+        );
+        let mut received = BytesMut::from(&*text);
+        let head = Head::take(&mut received, asked)?.expect("all of it is there");
+        assert_eq!(received, "rest");
+        Ok(head)
+    }
+
+    fn framing(lines: &str) -> Framing {
+        head(lines, Asked::default()).unwrap().1
+    }
+
+    #[test]
+    fn a_head_is_taken_when_all_of_it_is_there() {
+        let text = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n";
+        let mut received = BytesMut::new();
+        for byte in text {
+            assert!(
+                Head::take(&mut received, Asked::default())
+                    .unwrap()
+                    .is_none()
+            );
+            received.extend_from_slice(&[*byte]);
+        }
+        let (head, framing) = Head::take(&mut received, Asked::default())
+            .unwrap()
+            .unwrap();
+        assert_eq!((head.status.as_u16(), head.length), (200, Some(5)));
+        assert_eq!(framing, Framing::Length(5));
+        assert!(received.is_empty() && head.headers.is_empty() && !head.closes);
+    }
+
+    #[test]
+    fn cookies_stay_and_what_is_about_the_connection_ends_here() {
+        let lines = "200 OK\nSet-Cookie: a=1\nset-cookie: b=2\nConnection: x-hop, Via\nX-Hop: 1\n\
+            via: 1.1 node\nkeep-alive: timeout=5\nupgrade: h2c\ntransfer-encoding: chunked";
+        let (head, _) = head(lines, Asked::default()).unwrap();
+        let mut names: Vec<_> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["set-cookie", "set-cookie", "via"]);
+    }
+
+    #[test]
+    fn the_head_says_where_the_body_ends() {
+        assert_eq!(framing("200 OK\ncontent-length: 5"), Framing::Length(5));
+        let largest = framing("200 OK\ncontent-length: 9223372036854775807");
+        assert_eq!(largest, Framing::Length(LARGEST));
+        assert_eq!(
+            framing("200 OK\ncontent-length: 5\ncontent-length: 5, 5"),
+            Framing::Length(5)
+        );
+        assert_eq!(
+            framing("200 OK\ntransfer-encoding: Chunked"),
+            Framing::CHUNKED
+        );
+        assert_eq!(framing("200 OK"), Framing::UntilClose);
+        for bodiless in ["103 Early Hints", "204 No Content", "304 Not Modified"] {
+            assert_eq!(framing(bodiless), Framing::Length(0));
+            assert_eq!(
+                framing(&format!("{bodiless}\ncontent-length: 5")),
+                Framing::Length(0)
+            );
+        }
+        let asked = Asked {
+            head: true,
+            upgrade: false,
+        };
+        for lines in [
+            "200 OK\ncontent-length: 5",
+            "200 OK\ntransfer-encoding: chunked",
+            "200 OK",
+        ] {
+            assert_eq!(head(lines, asked).unwrap().1, Framing::Length(0));
+        }
+    }
+
+    #[test]
+    fn what_others_could_read_in_another_way_is_unclear() {
+        for lines in [
+            "200 OK\ncontent-length: 5\ntransfer-encoding: chunked",
+            "200 OK\ntransfer-encoding: gzip, chunked",
+            "200 OK\ntransfer-encoding: identity",
+            "200 OK\ntransfer-encoding: chunked\ntransfer-encoding: chunked",
+            "101 Switching Protocols",
+        ] {
+            let unclear = head(lines, Asked::default());
+            assert!(matches!(unclear, Err(Unanswered::Unclear(_))), "{lines}");
+        }
+        let asked = Asked {
+            head: false,
+            upgrade: true,
+        };
+        assert!(head("101 Switching Protocols", asked).is_ok());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_no_answer() {
+        let many = format!("200 OK{}", "\na: b".repeat(LINES + 1));
+        let long = format!("200 OK\na: {}", "b".repeat(LONGEST));
+        let lengths = ["-1", "+1", "5, 6", "5,", "", "a", "9223372036854775808"];
+        let lengths = lengths.map(|length| format!("200 OK\ncontent-length: {length}"));
+        let others = [
+            many,
+            long,
+            "20 OK".into(),
+            "200 OK\na b: c".into(),
+            "200 OK\na: b\n c".into(),
+        ];
+        for lines in lengths.iter().chain(&others) {
+            let nonsense = head(lines, Asked::default());
+            assert!(matches!(nonsense, Err(Unanswered::Failed(_))), "{lines}");
+        }
+        let mut endless = BytesMut::from("HTTP/1.1 200 OK\r\na: ");
+        endless.resize(LONGEST, b'b');
+        assert!(
+            Head::take(&mut endless, Asked::default())
+                .unwrap()
+                .is_none()
+        );
+        endless.resize(LONGEST + 1, b'b');
+        assert!(Head::take(&mut endless, Asked::default()).is_err());
+    }
+
+    #[test]
+    fn a_node_says_whether_it_closes() {
+        let closes = |text: &str| {
+            let mut received = BytesMut::from(text);
+            let head = Head::take(&mut received, Asked::default()).unwrap();
+            head.expect("all of it is there").0.closes
+        };
+        assert!(!closes("HTTP/1.1 200 OK\r\n\r\n"));
+        assert!(!closes("HTTP/1.1 200 OK\r\nconnection: keep-alive\r\n\r\n"));
+        assert!(closes(
+            "HTTP/1.1 200 OK\r\nconnection: keep-alive\r\nconnection: x, Close\r\n\r\n"
+        ));
+        assert!(closes("HTTP/1.0 200 OK\r\n\r\n"));
+        assert!(!closes("HTTP/1.0 200 OK\r\nconnection: Keep-Alive\r\n\r\n"));
+    }
+
+    #[test]
+    fn http_1_0_knows_no_chunks() {
+        let mut received = BytesMut::from("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        let head = Head::take(&mut received, Asked::default());
+        assert!(matches!(head, Err(Unanswered::Unclear(_))));
+    }
+}
