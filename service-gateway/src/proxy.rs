@@ -240,7 +240,7 @@ async fn forward(
         return websocket::forward(worker, request, payload, &resolver, rest, exchange, way).await;
     }
     let intake = Intake::new(payload, exchange.client.clone(), gateway.max_body);
-    let mut body = take_body(request, intake, gateway.max_body).await?;
+    let body = take_body(request, intake, gateway.max_body).await?;
     let deadline = Instant::now() + gateway.timeout;
     let outgoing = Outgoing {
         request,
@@ -249,7 +249,7 @@ async fn forward(
         upgrade: false,
         ids: &way.ids,
     };
-    let answer = Race::new(worker, &resolver, outgoing, &mut body, deadline)
+    let answer = Race::new(worker, &resolver, outgoing, &body, deadline)
         .run()
         .await?;
     gateway

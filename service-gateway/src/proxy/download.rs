@@ -48,11 +48,6 @@ impl MessageBody for Download {
         if let Some(error) = this.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        this.upload.poll(cx);
-        if let Some(cut) = this.upload.cut() {
-            let error = cut.refusal().detail.into();
-            return this.break_off(error, cx);
-        }
         match this.body.poll_piece(cx) {
             Poll::Ready(Ok(Some(piece))) => {
                 this.idle.reset();
@@ -64,7 +59,10 @@ impl MessageBody for Download {
                 }
                 Poll::Ready(None)
             }
-            Poll::Ready(Err(error)) => this.break_off(error.into(), cx),
+            Poll::Ready(Err(error)) => match this.upload.cut() {
+                Some(refusal) => this.break_off(refusal.detail.into(), cx),
+                None => this.break_off(error.into(), cx),
+            },
             Poll::Pending if this.is_late(cx) => {
                 this.break_off("it paused for too long".into(), cx)
             }

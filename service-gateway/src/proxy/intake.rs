@@ -1,11 +1,12 @@
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::error::{Reason, Refusal};
@@ -20,6 +21,8 @@ pub(super) struct Intake {
     client: Rc<Client>,
     /// How long may be waited for the next piece.
     patience: Duration,
+    /// Since when it is waited for.
+    asked: Option<Instant>,
     /// How much more may come.
     allowed: u64,
 }
@@ -39,6 +42,7 @@ impl Intake {
             payload,
             patience: client.pause(),
             client,
+            asked: None,
             allowed,
         }
     }
@@ -48,21 +52,31 @@ impl Intake {
     }
 
     /// The next piece, `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Cut> {
-        let asked = Instant::now();
-        let piece = timeout(self.patience, self.payload.next()).await;
-        let Some(piece) = piece.map_err(|_| Cut::TooSlow)? else {
-            self.client.body_ended();
-            return Ok(None);
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Cut>> {
+        let asked = *self.asked.get_or_insert_with(Instant::now);
+        let Poll::Ready(piece) = self.payload.poll_next_unpin(cx) else {
+            ready!(self.client.poll_over(asked + self.patience, cx));
+            return Poll::Ready(Err(Cut::TooSlow));
         };
-        let piece = piece.map_err(Cut::Broken)?;
-        let left = self.allowed.checked_sub(piece.len() as u64);
+        self.asked = None;
+        Poll::Ready(match piece {
+            Some(Ok(piece)) => self.count(piece.len(), asked).map(|()| Some(piece)),
+            Some(Err(error)) => Err(Cut::Broken(error)),
+            None => {
+                self.client.body_ended();
+                Ok(None)
+            }
+        })
+    }
+
+    fn count(&mut self, bytes: usize, asked: Instant) -> Result<(), Cut> {
+        let left = self.allowed.checked_sub(bytes as u64);
         self.allowed = left.ok_or(Cut::TooLarge)?;
-        let length = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-        let earned = Duration::from_secs(1) * length / BYTES_PER_SECOND;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let earned = Duration::from_secs(1) * bytes / BYTES_PER_SECOND;
         let patience = self.patience.saturating_sub(asked.elapsed()) + earned;
         self.patience = patience.min(self.client.pause());
-        Ok(Some(piece))
+        Ok(())
     }
 }
 

@@ -15,7 +15,6 @@ use super::Worker;
 use super::attempt::{self, Failure};
 use super::connection::AnswerBody;
 use super::head::Head;
-use super::intake::Cut;
 use super::origin::Origin;
 use super::outgoing::Outgoing;
 use super::upload::ClientBody;
@@ -54,7 +53,7 @@ pub(super) struct Race<'a> {
     worker: &'a Worker,
     resolver: &'a Resolver,
     outgoing: Outgoing<'a>,
-    body: &'a mut ClientBody,
+    body: &'a ClientBody,
     may_repeat: bool,
     tried: Vec<Arc<Endpoint>>,
     attempts: usize,
@@ -75,7 +74,7 @@ enum Interruption {
     /// All of them have.
     Late,
     /// The client broke the limits with its body.
-    Cut,
+    Cut(Refusal),
 }
 
 impl<'a> Race<'a> {
@@ -83,7 +82,7 @@ impl<'a> Race<'a> {
         worker: &'a Worker,
         resolver: &'a Resolver,
         outgoing: Outgoing<'a>,
-        body: &'a mut ClientBody,
+        body: &'a ClientBody,
         deadline: Instant,
     ) -> Self {
         let may_repeat = is_idempotent(outgoing.request.method()) && body.is_held();
@@ -121,23 +120,28 @@ impl<'a> Race<'a> {
                         attempts: self.attempts,
                     });
                 }
-                Ok((endpoint, Err(failure))) => self.replace(&endpoint, failure).await?,
+                Ok((endpoint, Err(failure))) => self.replace(&endpoint, failure)?,
                 Err(Interruption::Silence) => self.add_rival(),
                 Err(Interruption::Late) => {
                     return Err(self.refusal(Reason::Timeout, "no answer in time"));
                 }
-                Err(Interruption::Cut) => return Err(self.cut()),
+                Err(Interruption::Cut(refusal)) => {
+                    return Err(Refusal {
+                        attempts: self.attempts,
+                        ..refusal
+                    });
+                }
             }
         }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finish, Interruption>> {
-        if let Poll::Ready(finish) = poll_finish(&mut self.running, cx) {
-            return Poll::Ready(Ok(finish)); // what has come in time is not late
+        let finish = poll_finish(&mut self.running, cx);
+        if let Some(refusal) = self.body.cut() {
+            return Poll::Ready(Err(Interruption::Cut(refusal))); // for which no node is to blame
         }
-        self.body.poll(cx);
-        if self.body.cut().is_some() {
-            return Poll::Ready(Err(Interruption::Cut));
+        if let Poll::Ready(finish) = finish {
+            return Poll::Ready(Ok(finish)); // what has come in time is not late
         }
         let gateway = &self.worker.gateway;
         let late = self.put_off(self.deadline, gateway.timeout);
@@ -182,7 +186,7 @@ impl<'a> Race<'a> {
 
     /// Goes to another node in place of one that failed, or gives up if there is nobody left who
     /// could answer.
-    async fn replace(&mut self, failed: &InFlight, failure: Failure) -> Result<(), Refusal> {
+    fn replace(&mut self, failed: &InFlight, failure: Failure) -> Result<(), Refusal> {
         log::debug!(instance:% = failed.address, error = failure.detail(); "attempt failed");
         if !matches!(failure, Failure::Stale(_)) {
             failed.ended(false);
@@ -190,7 +194,6 @@ impl<'a> Race<'a> {
         match failure {
             Failure::NotConnected(_) => {
                 failed.eject(Ejection::Unreachable);
-                self.body.take_back().await;
             }
             Failure::NoAnswer(_) | Failure::Unclear(_) => failed.answered(false),
             Failure::Stale(_) => {
@@ -239,15 +242,6 @@ impl<'a> Race<'a> {
             self.worker.tally.count(Step::BudgetRefusal);
         }
         allowed
-    }
-
-    fn cut(&self) -> Refusal {
-        let refusal = self.body.cut().map(Cut::refusal);
-        let refusal = refusal.unwrap_or_else(|| Reason::BadRequest.because("no body"));
-        Refusal {
-            attempts: self.attempts,
-            ..refusal
-        }
     }
 
     fn refusal(&self, reason: Reason, detail: impl std::fmt::Display) -> Refusal {

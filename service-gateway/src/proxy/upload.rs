@@ -1,64 +1,48 @@
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::intake::{Cut, Intake};
+use crate::error::Refusal;
 
 /// The largest body held so that it can be sent again.
 const HELD_BYTES: u64 = 64 << 10;
 
-/// What a node gets: nothing or what is held in memory, or the client's body as it arrives.
+/// A request's body, as long as there may be a node to send it to.
+pub(super) enum ClientBody {
+    /// All of it is here, so that it can be sent more than once.
+    Held(Bytes),
+    /// It goes to a node as it arrives.
+    Arriving(Rc<Arrival>),
+}
+
+/// What a node gets of it.
 #[derive(Debug)]
 pub(super) enum RequestBody {
     Held(Bytes),
     Upload(Upload),
 }
 
-/// The side of a request's body that the upstream's connection reads, one piece at a time.
-///
-/// The client's side cannot leave its thread, and the connection wants a body that can. So a
-/// [`Pump`] carries the pieces from one to the other; the [`ClientBody`] owns it.
-#[derive(Debug)]
-pub(super) struct Upload {
-    pieces: mpsc::Receiver<Piece>,
-    /// Sent at the first read. Unsent, nothing was taken from the client yet.
-    begin: Option<oneshot::Sender<()>>,
-    is_chunked: bool,
-}
-
-#[derive(Debug)]
-enum Piece {
-    Data(Bytes),
-    End,
-}
-
-/// The client's body broke off, so the node must not take what it got for the whole.
-#[derive(Debug)]
-pub(super) struct Interrupted;
-
-/// Carries a client's body to an [`Upload`]. Returns the body if none of it was asked for.
-type Pump = LocalBoxFuture<'static, Result<Option<Intake>, Cut>>;
-
-/// A request's body, from the client's hands to a node's.
-pub(super) struct ClientBody {
-    state: State,
-    /// None unless it goes on as it arrives.
-    moved: Option<Moved>,
-}
+/// A body that is passed on piece by piece. Dropped once it has begun, it is lost.
+pub(super) struct Upload(Rc<Arrival>);
 
 /// How far a body is on its way from the client to the node.
-type Moved = Rc<Cell<Progress>>;
+pub(super) struct Arrival {
+    /// `None` if nobody wants the rest.
+    intake: RefCell<Option<Intake>>,
+    is_chunked: bool,
+    progress: Cell<Progress>,
+    /// Why it broke off.
+    cut: RefCell<Option<Cut>>,
+}
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 enum Progress {
-    #[default]
     NotBegun,
     /// The node has all there is. Whatever is late now, it is not the node.
     AwaitsClient,
@@ -66,27 +50,18 @@ enum Progress {
     AwaitsNode(Instant),
 }
 
-enum State {
-    /// All of it is here, so that it can be sent more than once.
-    Held(Bytes),
-    /// None of it was read yet.
-    Unread(Intake, Option<u64>),
-    /// It goes to a node as it arrives.
-    Sending(Pump, Option<u64>),
-    /// It went to a node, or got lost on the way.
-    Gone,
-    /// The client broke the limits.
-    Cut(Cut),
-}
+/// The client's body broke off, so the node must not take what it got for the whole.
+#[derive(Debug)]
+pub(super) struct Interrupted;
 
 impl ClientBody {
     /// The body of a request that has none.
     pub(super) fn empty() -> Self {
-        State::Held(Bytes::new()).into()
+        Self::Held(Bytes::new())
     }
 
     /// Takes a body over. One of at most [`HELD_BYTES`] is read now if sending it twice does no
-    /// harm; any other is streamed.
+    /// harm; any other is sent as it arrives.
     ///
     /// # Errors
     /// When the client does not send what it announced, or not as it has to.
@@ -99,78 +74,50 @@ impl ClientBody {
             return Ok(Self::empty());
         }
         let Some(length) = length.filter(|length| idempotent && *length <= HELD_BYTES) else {
-            return Ok(State::Unread(intake, length).into());
+            return Ok(Self::Arriving(Rc::new(Arrival {
+                intake: RefCell::new(Some(intake)),
+                is_chunked: length.is_none(),
+                progress: Cell::new(Progress::NotBegun),
+                cut: RefCell::default(),
+            })));
         };
         let mut held = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
-        while let Some(piece) = intake.next().await? {
+        while let Some(piece) = poll_fn(|cx| intake.poll_next(cx)).await? {
             held.extend_from_slice(&piece);
         }
-        Ok(State::Held(held.freeze()).into())
+        Ok(Self::Held(held.freeze()))
     }
 
     /// What to send to the next node, `None` if the body is gone.
-    pub(super) fn send(&mut self) -> Option<RequestBody> {
-        match std::mem::replace(&mut self.state, State::Gone) {
-            State::Held(bytes) => {
-                self.state = State::Held(bytes.clone());
-                Some(RequestBody::Held(bytes))
-            }
-            State::Unread(intake, length) => {
-                let moved = self.moved.get_or_insert_default().clone();
-                let (upload, pump) = Upload::new(intake, length.is_none(), moved);
-                self.state = State::Sending(pump, length);
-                Some(RequestBody::Upload(upload))
-            }
-            State::Sending(..) | State::Gone => None,
-            State::Cut(cut) => {
-                self.state = State::Cut(cut);
-                None
-            }
-        }
-    }
-
-    /// Takes the body back from a node that was never asked to read it.
-    pub(super) async fn take_back(&mut self) {
-        std::future::poll_fn(|cx| {
-            self.poll(cx);
-            match self.state {
-                State::Sending(..) => Poll::Pending,
-                _ => Poll::Ready(()),
-            }
-        })
-        .await;
-    }
-
-    /// How the client broke the limits, if it did.
-    pub(super) fn cut(&self) -> Option<&Cut> {
-        match &self.state {
-            State::Cut(cut) => Some(cut),
-            _ => None,
-        }
-    }
-
-    /// Carries on what is being sent, once.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
-        let State::Sending(pump, length) = &mut self.state else {
-            return;
-        };
-        if let Poll::Ready(ended) = pump.poll_unpin(cx) {
-            self.state = match ended {
-                Ok(Some(unread)) => State::Unread(unread, *length),
-                Ok(None) | Err(Cut::Broken(_)) => State::Gone,
-                Err(cut) => State::Cut(cut),
-            };
+    pub(super) fn send(&self) -> Option<RequestBody> {
+        match self {
+            Self::Held(bytes) => Some(RequestBody::Held(bytes.clone())),
+            Self::Arriving(arrival) => match arrival.progress.get() {
+                Progress::NotBegun => Some(RequestBody::Upload(Upload(arrival.clone()))),
+                Progress::AwaitsClient | Progress::AwaitsNode(_) => None,
+            },
         }
     }
 
     pub(super) fn is_held(&self) -> bool {
-        matches!(self.state, State::Held(_))
+        matches!(self, Self::Held(_))
+    }
+
+    /// How the client broke it off, if it did.
+    pub(super) fn cut(&self) -> Option<Refusal> {
+        match self {
+            Self::Held(_) => None,
+            Self::Arriving(arrival) => arrival.cut.borrow().as_ref().map(Cut::refusal),
+        }
     }
 
     /// Since when the node has to do something, if the body goes on as it arrives: now, as long as the
     /// client has to send more.
     pub(super) fn moved_at(&self) -> Option<Instant> {
-        match self.moved.as_ref()?.get() {
+        let Self::Arriving(arrival) = self else {
+            return None;
+        };
+        match arrival.progress.get() {
             Progress::NotBegun => None,
             Progress::AwaitsClient => Some(Instant::now()),
             Progress::AwaitsNode(since) => Some(since),
@@ -178,73 +125,49 @@ impl ClientBody {
     }
 }
 
-impl From<State> for ClientBody {
-    fn from(state: State) -> Self {
-        Self { state, moved: None }
-    }
-}
-
-impl Upload {
-    fn new(intake: Intake, is_chunked: bool, moved: Moved) -> (Self, Pump) {
-        let (sender, pieces) = mpsc::channel(1);
-        let (begin, begun) = oneshot::channel();
-        let upload = Self {
-            pieces,
-            begin: Some(begin),
-            is_chunked,
-        };
-        (upload, Box::pin(pump(intake, sender, begun, moved)))
-    }
-}
-
-async fn pump(
-    mut intake: Intake,
-    pieces: mpsc::Sender<Piece>,
-    begun: oneshot::Receiver<()>,
-    moved: Moved,
-) -> Result<Option<Intake>, Cut> {
-    if begun.await.is_err() {
-        return Ok(Some(intake));
-    }
-    loop {
-        moved.set(Progress::AwaitsClient);
-        let piece = intake.next().await;
-        moved.set(Progress::AwaitsNode(Instant::now()));
-        let piece = piece?.map_or(Piece::End, Piece::Data);
-        let is_last = matches!(piece, Piece::End);
-        // Sending fails when the connection has no more use for the body.
-        if pieces.send(piece).await.is_err() || is_last {
-            return Ok(None);
-        }
-    }
-}
-
 impl RequestBody {
     /// Whether its length is not known before its end.
     pub(super) fn is_chunked(&self) -> bool {
-        matches!(self, Self::Upload(upload) if upload.is_chunked)
+        matches!(self, Self::Upload(upload) if upload.is_chunked())
     }
 }
 
 impl Upload {
     pub(super) fn is_chunked(&self) -> bool {
-        self.is_chunked
+        self.0.is_chunked
     }
 
-    /// The next piece, which is not empty, and `None` at the end.
+    /// The next piece, and `None` at the end. Nothing is taken from the client before the first call.
     pub(super) fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, Interrupted>> {
-        if let Some(begin) = self.begin.take() {
-            // Without a pump there are no pieces either: the next line tells.
-            let _ = begin.send(());
+        let arrival = &self.0;
+        arrival.progress.set(Progress::AwaitsClient);
+        let mut intake = arrival.intake.borrow_mut();
+        let piece = match &mut *intake {
+            Some(intake) => ready!(intake.poll_next(cx)),
+            None => return Poll::Ready(Err(Interrupted)),
+        };
+        arrival.progress.set(Progress::AwaitsNode(Instant::now()));
+        Poll::Ready(piece.map_err(|cut| {
+            *arrival.cut.borrow_mut() = Some(cut);
+            Interrupted
+        }))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !matches!(self.0.progress.get(), Progress::NotBegun) {
+            self.0.intake.take(); // so that actix throws the rest away
         }
-        Poll::Ready(match ready!(self.pieces.poll_recv(cx)) {
-            Some(Piece::Data(bytes)) => Ok(Some(bytes)),
-            Some(Piece::End) => Ok(None),
-            None => Err(Interrupted),
-        })
+    }
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Upload")
     }
 }
 

@@ -79,7 +79,7 @@ pub(super) async fn forward(
     way: &mut Way,
 ) -> Result<HttpResponse, Refusal> {
     let deadline = Instant::now() + worker.gateway.timeout;
-    let mut body = ClientBody::empty();
+    let body = ClientBody::empty();
     let outgoing = Outgoing {
         request,
         client: &exchange.client,
@@ -87,7 +87,7 @@ pub(super) async fn forward(
         upgrade: true,
         ids: &way.ids,
     };
-    let answer = Race::new(worker, resolver, outgoing, &mut body, deadline)
+    let answer = Race::new(worker, resolver, outgoing, &body, deadline)
         .run()
         .await?;
     let metrics = &worker.gateway.metrics;

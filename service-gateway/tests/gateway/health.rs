@@ -151,3 +151,25 @@ async fn a_node_that_fails_is_set_aside_and_comes_back_when_it_is_well() {
     .await;
     assert!(counted(&gateway, "gateway_ejections_total", "failing").await > 0.5);
 }
+
+#[actix_web::test]
+async fn who_breaks_off_uploads_casts_no_doubt_on_the_node() {
+    let upstream =
+        Upstream::new(|mut peer| async move { while peer.request().await.is_some() {} }).await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    for number in 1..=6 {
+        let mut client = gateway.connect().await;
+        let head = "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+        client.send(format!("{head}4\r\npart\r\n")).await;
+        until("the node to be asked", async || {
+            upstream.connections() == number
+        })
+        .await;
+        client.send("zz\r\n").await;
+        client
+            .answer("POST")
+            .await
+            .is_refused(400, "bad_request", 1);
+    }
+    assert_eq!(ejected(&gateway).await, Value::Null);
+}
