@@ -1,5 +1,6 @@
 //! One attempt at one node.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,7 +16,7 @@ pub(super) enum Failure {
     /// No connection was made, so nothing was sent.
     NotConnected(io::Error),
     /// The request was sent, or part of it, and no answer came.
-    NoAnswer(io::Error),
+    NoAnswer(Box<dyn Error>),
     /// The same over a connection that was kept from an earlier request. Its node may have closed it
     /// just when this one was sent: that is nobody's fault, and says nothing about the node.
     Stale(io::Error),
@@ -35,7 +36,8 @@ impl Failure {
     pub(super) fn detail(&self) -> String {
         match self {
             Self::NotConnected(error) => format!("no connection: {error}"),
-            Self::NoAnswer(error) | Self::Stale(error) => format!("no answer: {error}"),
+            Self::NoAnswer(error) => format!("no answer: {error}"),
+            Self::Stale(error) => format!("no answer: {error}"),
             Self::Unclear(detail) => (*detail).to_owned(),
         }
     }
@@ -65,8 +67,9 @@ pub(super) async fn send(
             Err(Unanswered::Unsent(unsent, _)) if is_kept => unsent,
             Err(Unanswered::Failed(error)) if is_kept => return Err(Failure::Stale(error)),
             Err(Unanswered::Unsent(_, error) | Unanswered::Failed(error)) => {
-                return Err(Failure::NoAnswer(error));
+                return Err(Failure::NoAnswer(error.into()));
             }
+            Err(Unanswered::Nonsense(error)) => return Err(Failure::NoAnswer(error)),
             Err(Unanswered::Unclear(what)) => return Err(Failure::Unclear(what)), // and its connection ends with it
         };
     }
@@ -75,11 +78,10 @@ pub(super) async fn send(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::connection::Connection;
     use crate::proxy::head::Asked;
     use crate::proxy::upload::RequestBody;
-    use actix_web::rt::spawn;
     use bytes::{Bytes, BytesMut};
+    use futures_util::future::join;
     use std::future::poll_fn;
     use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -87,8 +89,7 @@ mod tests {
     use std::thread;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
-    use tokio::task::consume_budget;
+    use tokio::net::TcpListener;
     use tokio::time::timeout;
 
     /// Who waits that long waits in vain.
@@ -133,39 +134,24 @@ mod tests {
         assert_eq!(accepted.load(Ordering::Relaxed), 1);
     }
 
-    /// When a task has done much already, Tokio lets it see nothing new: not the end of a connection
-    /// either, until the request is about to be sent.
+    /// The connection's end is there, and Tokio has not told of it yet: nothing can be sent.
     #[actix_web::test]
     async fn a_kept_connection_that_ended_before_anything_was_sent_costs_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (node, pool) = (listener.local_addr().unwrap(), Pool::new(LIMIT));
-        let stream = TcpStream::connect(node).await.unwrap();
-        let stream = stream.into_std().unwrap();
-        let watched = TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
-        let stream = TcpStream::from_std(stream).unwrap();
-        pool.put(node, Connection::new(stream));
-        drop(listener.accept().await.unwrap());
-        watched.readable().await.unwrap();
+        pool.put(node, pool.connect(node).await.unwrap());
+        let (ended, _) = listener.accept().await.unwrap();
+        ended.set_zero_linger().unwrap();
+        drop(ended);
 
-        let answering = spawn(async move {
+        let answering = async {
             let (mut peer, _) = listener.accept().await.unwrap();
             peer.read_u8().await.unwrap();
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
             peer.write_all(answer).await.unwrap();
-            peer
-        });
-        let mut sending = pin!(send(&pool, node, request(), false));
-        let mut is_first = true;
-        let sent = poll_fn(|cx| {
-            if std::mem::take(&mut is_first) {
-                for _ in 0..1000 {
-                    let _ = pin!(consume_budget()).poll(cx);
-                }
-            }
-            sending.as_mut().poll(cx)
-        });
-        let answer = timeout(LIMIT, sent).await.unwrap();
+        };
+        let sent = join(send(&pool, node, request(), false), answering);
+        let (answer, ()) = timeout(LIMIT, sent).await.unwrap();
         assert_eq!(answer.unwrap().0.status, 200);
-        answering.await.unwrap();
     }
 }

@@ -15,7 +15,7 @@ pub(super) const READ_BYTES: usize = 8 << 10;
 const LONGEST: usize = 16 << 10;
 
 /// The most lines of a trailer section.
-const TRAILERS: usize = 64;
+const TRAILERS: usize = 100;
 
 /// What is left of a body.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,7 +68,8 @@ impl Framing {
     pub(super) fn room(&self) -> usize {
         let left = match self {
             Self::Length(left) | Self::Chunked(Chunk::Data(left)) => *left,
-            Self::Chunked(_) | Self::UntilClose => 0,
+            Self::Chunked(_) => 0,
+            Self::UntilClose => u64::MAX,
         };
         let left = usize::try_from(left).unwrap_or(READ_AHEAD);
         left.saturating_add(1).clamp(READ_BYTES, READ_AHEAD)
@@ -265,6 +266,6 @@ mod tests {
             assert_eq!(Framing::Chunked(Chunk::Data(left)).room(), room);
         }
         assert_eq!(Framing::CHUNKED.room(), 8 << 10);
-        assert_eq!(Framing::UntilClose.room(), 8 << 10);
+        assert_eq!(Framing::UntilClose.room(), 64 << 10);
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! [1]: https://www.rfc-editor.org/rfc/rfc9112#section-4
 
-use std::io;
 use std::mem::MaybeUninit;
 
 use actix_web::http::StatusCode;
@@ -52,7 +51,7 @@ impl Head {
     /// Takes it off what has come, and tells how its body ends. `None` until all of it is there.
     ///
     /// # Errors
-    /// [`Unanswered::Failed`] if it makes no sense, [`Unanswered::Unclear`] if it could be read in
+    /// [`Unanswered::Nonsense`] if it makes no sense, [`Unanswered::Unclear`] if it could be read in
     /// another way: where the body ends would be known here, and not to whoever reads on
     /// ([RFC 9112, section 6.3][1]).
     ///
@@ -68,7 +67,7 @@ impl Head {
         let mut answer = httparse::Response::new(&mut []);
         let config = ParserConfig::default();
         let parsed = config.parse_response_with_uninit_headers(&mut answer, received, &mut lines);
-        let length = match parsed.map_err(|error| nonsense(error.to_string()))? {
+        let length = match parsed.map_err(nonsense)? {
             Status::Complete(length) if length <= LONGEST => length,
             Status::Partial if received.len() <= LONGEST => return Ok(None),
             _ => return Err(nonsense("its head is too long")),
@@ -82,18 +81,18 @@ impl Head {
         answer: &httparse::Response<'_, '_>,
         asked: Asked,
     ) -> Result<(Self, Framing), Unanswered> {
-        let status = StatusCode::from_u16(answer.code.unwrap_or_default());
-        let status = status.map_err(|error| nonsense(error.to_string()))?;
+        let status = StatusCode::from_u16(answer.code.unwrap_or_default()).map_err(nonsense)?;
         let is_old = answer.version != Some(1);
         let mut headers = HeaderMap::with_capacity(answer.headers.len() + ADDED);
         let (mut nominated, mut length) = (Vec::new(), None);
         let (mut chunked, mut closes, mut stays) = (false, false, !is_old);
-        for line in answer.headers.iter() {
+        let is_interim = is_interim(status);
+        for line in answer.headers.iter().filter(|_| !is_interim) {
             match line.name {
                 name if name.eq_ignore_ascii_case("connection") => {
                     for option in headers::options(line.value) {
-                        closes |= option.eq_ignore_ascii_case("close");
-                        stays |= option.eq_ignore_ascii_case("keep-alive");
+                        closes |= option.eq_ignore_ascii_case(b"close");
+                        stays |= option.eq_ignore_ascii_case(b"keep-alive");
                     }
                     nominated.extend(headers::nominated(line.value));
                 }
@@ -108,16 +107,18 @@ impl Head {
                     chunked = true;
                 }
                 name => {
-                    let name = HeaderName::from_bytes(name.as_bytes());
-                    let name = name.map_err(|error| nonsense(error.to_string()))?;
+                    let name = HeaderName::from_bytes(name.as_bytes()).map_err(nonsense)?;
                     if !headers::ends_here(name.as_str()) {
-                        let value = HeaderValue::from_bytes(line.value);
-                        headers.append(name, value.map_err(|error| nonsense(error.to_string()))?);
+                        let value = HeaderValue::from_bytes(line.value).map_err(nonsense)?;
+                        headers.append(name, value);
                     }
                 }
             }
         }
-        for name in nominated {
+        for name in nominated
+            .iter()
+            .filter_map(|name| std::str::from_utf8(name).ok())
+        {
             headers.remove(name);
         }
         if chunked && (length.is_some() || is_old) {
@@ -131,6 +132,9 @@ impl Head {
             let what = "the answer switches protocols, and nobody asked for that";
             return Err(Unanswered::Unclear(what));
         }
+        // A body where none may be would be met by the next request.
+        let is_spoilt = status == StatusCode::NO_CONTENT && (chunked || length > Some(0));
+        closes |= is_spoilt || status == StatusCode::SWITCHING_PROTOCOLS;
         let bodiless = status.is_informational() || [204, 304].contains(&status.as_u16());
         let framing = match length {
             _ if bodiless || asked.head => Framing::Length(0),
@@ -149,8 +153,12 @@ impl Head {
 
     /// Whether the answer is still to come.
     pub(super) fn is_interim(&self) -> bool {
-        self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
+        is_interim(self.status)
     }
+}
+
+fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// One length, however often it is told.
@@ -162,15 +170,15 @@ fn same_length(told: Option<u64>, value: &[u8]) -> Result<u64, Unanswered> {
         length.filter(|length| *length <= LARGEST)
     };
     let mut lengths = value.split(|byte| *byte == b',').map(number);
-    let first = told.or_else(|| number(value.split(|byte| *byte == b',').next()?));
-    match first {
-        Some(length) if lengths.all(|one| one == first) => Ok(length),
-        _ => Err(nonsense("its length is none")),
-    }
+    let length = lengths.next().flatten();
+    let same = lengths.all(|one| one == length) && told.is_none_or(|told| Some(told) == length);
+    length
+        .filter(|_| same)
+        .ok_or_else(|| nonsense("its length is none"))
 }
 
-fn nonsense(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Unanswered {
-    Unanswered::Failed(io::Error::new(io::ErrorKind::InvalidData, what))
+fn nonsense(what: impl Into<Box<dyn std::error::Error>>) -> Unanswered {
+    Unanswered::Nonsense(what.into())
 }
 
 #[cfg(test)]
@@ -258,6 +266,10 @@ mod tests {
 
     #[test]
     fn what_others_could_read_in_another_way_is_unclear() {
+        assert_eq!(
+            framing("103 Early Hints\ntransfer-encoding: gzip"),
+            Framing::Length(0)
+        );
         for lines in [
             "200 OK\ncontent-length: 5\ntransfer-encoding: chunked",
             "200 OK\ntransfer-encoding: gzip, chunked",
@@ -290,7 +302,7 @@ mod tests {
         ];
         for lines in lengths.iter().chain(&others) {
             let nonsense = head(lines, Asked::default());
-            assert!(matches!(nonsense, Err(Unanswered::Failed(_))), "{lines}");
+            assert!(matches!(nonsense, Err(Unanswered::Nonsense(_))), "{lines}");
         }
         let mut endless = BytesMut::from("HTTP/1.1 200 OK\r\na: ");
         endless.resize(LONGEST, b'b');
@@ -316,6 +328,15 @@ mod tests {
             "HTTP/1.1 200 OK\r\nconnection: keep-alive\r\nconnection: x, Close\r\n\r\n"
         ));
         assert!(closes("HTTP/1.0 200 OK\r\n\r\n"));
+        assert!(closes(
+            "HTTP/1.1 204 No Content\r\ncontent-length: 7\r\n\r\n"
+        ));
+        assert!(!closes(
+            "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"
+        ));
+        assert!(!closes(
+            "HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\n\r\n"
+        ));
         assert!(!closes("HTTP/1.0 200 OK\r\nconnection: Keep-Alive\r\n\r\n"));
     }
 

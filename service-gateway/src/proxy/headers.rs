@@ -38,6 +38,9 @@ const LISTS: [HeaderName; 5] = [
 
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 
+/// Where a request came from whose client was gone when its connection was accepted.
+static UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
+
 /// What `Connection` may not take away: the framing, what tells where a request came from, and what
 /// names it.
 const STAYS: [&str; 10] = [
@@ -64,18 +67,15 @@ pub(super) fn put_all(
     let connection = received.get_all(CONNECTION).map(HeaderValue::as_bytes);
     let nominated: Vec<_> = connection.flat_map(nominated).collect();
     for (name, value) in received {
-        let ends = ends_here(name.as_str()) || nominated.iter().any(|one| one == name.as_str());
+        let is_name = |one: &&[u8]| one.eq_ignore_ascii_case(name.as_str().as_bytes());
+        let ends = ends_here(name.as_str()) || nominated.iter().any(is_name);
         if !ends && !LISTS.contains(name) && !is_replaced(name) {
             put(head, name, value);
         }
     }
     let host = received.get(HOST);
-    put_list(
-        head,
-        received,
-        &X_FORWARDED_FOR,
-        origin.map(|origin| &origin.name),
-    );
+    let by = origin.map_or(&UNKNOWN, |origin| &origin.name);
+    put_list(head, received, &X_FORWARDED_FOR, Some(by));
     put_list(head, received, &X_FORWARDED_PROTO, Some(&HTTP));
     put_list(head, received, &X_FORWARDED_HOST, host);
     put_list(head, received, &VIA, Some(via));
@@ -170,18 +170,20 @@ pub(super) fn ends_here(name: &str) -> bool {
     ENDS_HERE.contains(&name)
 }
 
-/// The names that a line of `Connection` adds to those that end here, in lower case.
-pub(super) fn nominated(line: &[u8]) -> impl Iterator<Item = String> {
-    let names = options(line).map(str::to_ascii_lowercase);
-    names.filter(|name| !STAYS.contains(&name.as_str()))
+/// The names that a line of `Connection` adds to those that end here.
+pub(super) fn nominated(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let stays = |name: &[u8]| {
+        STAYS
+            .iter()
+            .any(|one| name.eq_ignore_ascii_case(one.as_bytes()))
+    };
+    options(line).filter(move |name| !stays(name))
 }
 
 /// What a line of `Connection` lists.
-pub(super) fn options(line: &[u8]) -> impl Iterator<Item = &str> {
-    let list = std::str::from_utf8(line).unwrap_or_default();
-    list.split(',')
-        .map(str::trim)
-        .filter(|option| !option.is_empty())
+pub(super) fn options(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let options = line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    options.filter(|option| !option.is_empty())
 }
 
 /// What a head says that was written here.

@@ -51,12 +51,18 @@ impl Intake {
         matches!(self.payload, Payload::None)
     }
 
-    /// The next piece, `None` at the end.
+    /// The next piece, `None` at the end. It is never empty: as a chunk that would be the last.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Cut>> {
         let asked = *self.asked.get_or_insert_with(Instant::now);
-        let Poll::Ready(piece) = self.payload.poll_next_unpin(cx) else {
-            ready!(self.client.poll_over(asked + self.patience, cx));
-            return Poll::Ready(Err(Cut::TooSlow));
+        let piece = loop {
+            match self.payload.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(piece))) if piece.is_empty() => {}
+                Poll::Ready(piece) => break piece,
+                Poll::Pending => {
+                    ready!(self.client.poll_over(asked + self.patience, cx));
+                    return Poll::Ready(Err(Cut::TooSlow));
+                }
+            }
         };
         self.asked = None;
         Poll::Ready(match piece {

@@ -1,6 +1,6 @@
 use actix_web::HttpRequest;
 use actix_web::http::Method;
-use actix_web::http::header::{HOST, HeaderValue};
+use actix_web::http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
 use bytes::BytesMut;
 use discovery::Endpoint;
 
@@ -54,9 +54,10 @@ impl Outgoing<'_> {
             }
         }
         let origin = Origin::of(self.request);
-        headers::put_all(&mut head, received, origin, via, |name| {
-            self.ids.replace(name)
-        });
+        let is_replaced = |name: &HeaderName| {
+            self.ids.replace(name) || (body.is_chunked() && *name == CONTENT_LENGTH)
+        };
+        headers::put_all(&mut head, received, origin, via, is_replaced);
         self.ids.put(&mut head);
         if self.upgrade {
             head.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");

@@ -9,6 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::framing::Taken;
 use super::head::{Asked, Head};
 use super::origin::Origin;
 use super::{headers, target, trace};
@@ -61,9 +62,10 @@ fn nominated(lines: &[(&str, Vec<u8>)]) -> HashSet<String> {
     let values = lines
         .iter()
         .filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
-    let values = values.filter_map(|(_, value)| std::str::from_utf8(value).ok());
-    let names = values.flat_map(|value| value.split(','));
-    names.map(|name| name.trim().to_ascii_lowercase()).collect()
+    let names = values.flat_map(|(_, value)| value.split(|byte| *byte == b','));
+    names
+        .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
+        .collect()
 }
 
 /// Whether a header ends at the gateway.
@@ -84,6 +86,26 @@ fn sent(received: &HeaderMap, origin: Option<&Origin>) -> HeaderMap {
     let via = HeaderValue::from_static(VIA);
     headers::put_all(&mut head, received, origin, &via, |_| false);
     headers::parsed(&head)
+}
+
+/// What is read of an answer that comes in such pieces: whether it makes sense, its body, and whether
+/// that has ended.
+fn read(pieces: &[&[u8]]) -> Option<(Vec<u8>, bool)> {
+    let (mut received, mut framing, mut body) = (BytesMut::new(), None, Vec::new());
+    for piece in pieces {
+        received.extend_from_slice(piece);
+        if framing.is_none() {
+            let head = Head::take(&mut received, Asked::default()).ok()?;
+            framing = head.map(|(_, framing)| framing);
+        }
+        let Some(framing) = &mut framing else {
+            continue;
+        };
+        while let Taken::Piece(bytes) = framing.take(&mut received).ok()? {
+            body.extend(bytes);
+        }
+    }
+    Some((body, framing.is_some_and(|framing| framing.is_ended())))
 }
 
 proptest! {
@@ -156,6 +178,24 @@ proptest! {
                 prop_assert_eq!(passed, values, "{}", name);
             }
         }
+    }
+
+    #[test]
+    fn an_answer_reads_the_same_however_it_is_cut(
+        lines in vec(select(&["content-length: 3\r\n", "transfer-encoding: chunked\r\n", "a: b\r\n", ":\r\n"][..]), 0..3),
+        body in vec(select(&["3\r\n", "3;x=y\r\n", "abc", "\r\n", "0\r\n", "x: y\r\n", "\n", "z"][..]), 0..9),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let answer = ["HTTP/1.1 200 OK\r\n", &lines.concat(), "\r\n", &body.concat()].concat();
+        let (one, other) = answer.as_bytes().split_at(cut.index(answer.len()));
+        prop_assert_eq!(read(&[answer.as_bytes()]), read(&[one, other]));
+    }
+
+    #[test]
+    fn any_bytes_of_a_node_are_an_answer_or_none(bytes in vec(any::<u8>(), 0..200)) {
+        read(&[&bytes]);
+        read(&[b"HTTP/1.1 200 OK\r\n", &bytes]);
+        read(&[b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", &bytes]);
     }
 
     #[test]

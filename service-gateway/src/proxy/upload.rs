@@ -35,7 +35,8 @@ pub(super) struct Upload(Rc<Arrival>);
 pub(super) struct Arrival {
     /// `None` if nobody wants the rest.
     intake: RefCell<Option<Intake>>,
-    is_chunked: bool,
+    /// How much is to come, `None` if the client does not say.
+    left: Cell<Option<u64>>,
     progress: Cell<Progress>,
     /// Why it broke off.
     cut: RefCell<Option<Cut>>,
@@ -76,7 +77,7 @@ impl ClientBody {
         let Some(length) = length.filter(|length| idempotent && *length <= HELD_BYTES) else {
             return Ok(Self::Arriving(Rc::new(Arrival {
                 intake: RefCell::new(Some(intake)),
-                is_chunked: length.is_none(),
+                left: Cell::new(length),
                 progress: Cell::new(Progress::NotBegun),
                 cut: RefCell::default(),
             })));
@@ -128,13 +129,17 @@ impl ClientBody {
 impl RequestBody {
     /// Whether its length is not known before its end.
     pub(super) fn is_chunked(&self) -> bool {
-        matches!(self, Self::Upload(upload) if upload.is_chunked())
+        match self {
+            Self::Held(_) => false,
+            Self::Upload(upload) => upload.is_chunked(),
+        }
     }
 }
 
 impl Upload {
+    /// Whether its length is not known before its end.
     pub(super) fn is_chunked(&self) -> bool {
-        self.0.is_chunked
+        self.0.left.get().is_none()
     }
 
     /// The next piece, and `None` at the end. Nothing is taken from the client before the first call.
@@ -150,10 +155,23 @@ impl Upload {
             None => return Poll::Ready(Err(Interrupted)),
         };
         arrival.progress.set(Progress::AwaitsNode(Instant::now()));
-        Poll::Ready(piece.map_err(|cut| {
+        let piece = piece.map_err(|cut| {
             *arrival.cut.borrow_mut() = Some(cut);
             Interrupted
-        }))
+        })?;
+        // actix sees to it that a body is as long as it says. The node must not be told otherwise.
+        let length = piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        let left = arrival.left.get().map(|left| left.checked_sub(length));
+        let is_sound = match (left, &piece) {
+            (Some(None), _) => false,
+            (Some(Some(left)), None) => left == 0,
+            _ => true,
+        };
+        arrival.left.set(left.flatten());
+        match is_sound {
+            true => Poll::Ready(Ok(piece)),
+            false => Poll::Ready(Err(Interrupted)),
+        }
     }
 }
 
