@@ -24,37 +24,37 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench(args = NODES, threads = THREADS)]
+#[divan::bench(args = NODES, threads = THREADS, sample_count = 50, sample_size = 1000)]
 fn round_robin(bencher: Bencher, nodes: u32) {
     resolve(bencher, nodes, Balancer::RoundRobin, "", false);
 }
 
-#[divan::bench(args = NODES, threads = THREADS)]
+#[divan::bench(args = NODES, threads = THREADS, sample_count = 50, sample_size = 1000)]
 fn round_robin_with_tags(bencher: Bencher, nodes: u32) {
     resolve(bencher, nodes, Balancer::RoundRobin, "version=v1", false);
 }
 
-#[divan::bench(args = NODES, threads = THREADS)]
+#[divan::bench(args = NODES, threads = THREADS, sample_count = 50, sample_size = 1000)]
 fn round_robin_one_in_ten_set_aside(bencher: Bencher, nodes: u32) {
     resolve(bencher, nodes, Balancer::RoundRobin, "", true);
 }
 
-#[divan::bench(args = NODES, threads = THREADS)]
+#[divan::bench(args = NODES, threads = THREADS, sample_count = 50, sample_size = 1000)]
 fn random(bencher: Bencher, nodes: u32) {
     resolve(bencher, nodes, Balancer::Random, "", false);
 }
 
-#[divan::bench(args = NODES, threads = THREADS)]
+#[divan::bench(args = NODES, threads = THREADS, sample_count = 50, sample_size = 1000)]
 fn least_request(bencher: Bencher, nodes: u32) {
     resolve(bencher, nodes, Balancer::LeastRequest, "", false);
 }
 
-#[divan::bench(args = NODES, threads = THREADS)]
+#[divan::bench(args = NODES, threads = THREADS, sample_count = 50, sample_size = 1000)]
 fn ip_hash(bencher: Bencher, nodes: u32) {
     resolve(bencher, nodes, Balancer::IpHash, "", false);
 }
 
-#[divan::bench(args = NODES, threads = THREADS)]
+#[divan::bench(args = NODES, threads = THREADS, sample_count = 50, sample_size = 1000)]
 fn weighted(bencher: Bencher, nodes: u32) {
     resolve(bencher, nodes, Balancer::Weighted, "", false);
 }

@@ -5,13 +5,15 @@
 use std::mem::MaybeUninit;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use bytes::{Buf, BytesMut};
 use httparse::{ParserConfig, Status};
 
 use super::connection::Unanswered;
 use super::framing::Framing;
-use super::headers;
+use super::headers::{self, ends_here, options};
 
 /// The most lines it may have.
 const LINES: usize = 100;
@@ -72,83 +74,24 @@ impl Head {
             Status::Partial if received.len() <= LONGEST => return Ok(None),
             _ => return Err(nonsense("its head is too long")),
         };
-        let head = Self::of(&answer, asked)?;
-        received.advance(length);
-        Ok(Some(head))
-    }
-
-    fn of(
-        answer: &httparse::Response<'_, '_>,
-        asked: Asked,
-    ) -> Result<(Self, Framing), Unanswered> {
         let status = StatusCode::from_u16(answer.code.unwrap_or_default()).map_err(nonsense)?;
-        let is_old = answer.version != Some(1);
-        let mut headers = HeaderMap::with_capacity(answer.headers.len() + ADDED);
-        let (mut nominated, mut length) = (Vec::new(), None);
-        let (mut chunked, mut closes, mut stays) = (false, false, !is_old);
-        let is_interim = is_interim(status);
-        for line in answer.headers.iter().filter(|_| !is_interim) {
-            match line.name {
-                name if name.eq_ignore_ascii_case("connection") => {
-                    for option in headers::options(line.value) {
-                        closes |= option.eq_ignore_ascii_case(b"close");
-                        stays |= option.eq_ignore_ascii_case(b"keep-alive");
-                    }
-                    nominated.extend(headers::nominated(line.value));
-                }
-                name if name.eq_ignore_ascii_case("content-length") => {
-                    length = Some(same_length(length, line.value)?);
-                }
-                name if name.eq_ignore_ascii_case("transfer-encoding") => {
-                    if chunked || !line.value.eq_ignore_ascii_case(b"chunked") {
-                        let what = "the answer has a transfer coding that nobody asked for";
-                        return Err(Unanswered::Unclear(what));
-                    }
-                    chunked = true;
-                }
-                name => {
-                    let name = HeaderName::from_bytes(name.as_bytes()).map_err(nonsense)?;
-                    if !headers::ends_here(name.as_str()) {
-                        let value = HeaderValue::from_bytes(line.value).map_err(nonsense)?;
-                        headers.append(name, value);
-                    }
-                }
-            }
-        }
-        for name in nominated
-            .iter()
-            .filter_map(|name| std::str::from_utf8(name).ok())
-        {
-            headers.remove(name);
-        }
-        if chunked && (length.is_some() || is_old) {
-            let what = match length {
-                Some(_) => "the answer has a length and chunks",
-                None => "the answer has chunks, which HTTP/1.0 does not know",
-            };
-            return Err(Unanswered::Unclear(what));
-        }
-        if status == StatusCode::SWITCHING_PROTOCOLS && !asked.upgrade {
-            let what = "the answer switches protocols, and nobody asked for that";
-            return Err(Unanswered::Unclear(what));
-        }
-        // A body where none may be would be met by the next request.
-        let is_spoilt = status == StatusCode::NO_CONTENT && (chunked || length > Some(0));
-        closes |= is_spoilt || status == StatusCode::SWITCHING_PROTOCOLS;
-        let bodiless = status.is_informational() || [204, 304].contains(&status.as_u16());
-        let framing = match length {
-            _ if bodiless || asked.head => Framing::Length(0),
-            _ if chunked => Framing::CHUNKED,
-            Some(length) => Framing::Length(length),
-            None => Framing::UntilClose,
+        let told = match is_interim(status) {
+            true => Told::by(&[])?, // nobody reads it
+            false => Told::by(answer.headers)?,
         };
+        let is_old = answer.version != Some(1);
+        let framing = framing(status, asked, &told, is_old)?;
+        // A body where none may be would be met by the next request.
+        let is_spoilt = status == StatusCode::NO_CONTENT && told.has_body();
+        let closes = told.close || (is_old && !told.keep_alive) || is_spoilt;
         let head = Self {
             status,
-            headers,
-            length,
-            closes: closes || !stays,
+            headers: told.headers,
+            length: told.length,
+            closes: closes || status == StatusCode::SWITCHING_PROTOCOLS,
         };
-        Ok((head, framing))
+        received.advance(length);
+        Ok(Some((head, framing)))
     }
 
     /// Whether the answer is still to come.
@@ -159,6 +102,89 @@ impl Head {
 
 fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// What a head's lines tell.
+struct Told {
+    /// Those that go on.
+    headers: HeaderMap,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Told {
+    fn by(lines: &[httparse::Header<'_>]) -> Result<Self, Unanswered> {
+        let mut told = Self {
+            headers: HeaderMap::with_capacity(lines.len() + ADDED),
+            length: None,
+            chunked: false,
+            close: false,
+            keep_alive: false,
+        };
+        let mut nominated = Vec::new();
+        for line in lines {
+            match HeaderName::from_bytes(line.name.as_bytes()).map_err(nonsense)? {
+                CONNECTION => {
+                    let has = |one: &[u8]| options(line.value).any(|o| o.eq_ignore_ascii_case(one));
+                    told.close |= has(b"close");
+                    told.keep_alive |= has(b"keep-alive");
+                    nominated.extend(headers::nominated(line.value));
+                }
+                CONTENT_LENGTH => told.length = Some(same_length(told.length, line.value)?),
+                TRANSFER_ENCODING => {
+                    if told.chunked || !line.value.eq_ignore_ascii_case(b"chunked") {
+                        let what = "the answer has a transfer coding that nobody asked for";
+                        return Err(Unanswered::Unclear(what));
+                    }
+                    told.chunked = true;
+                }
+                name if ends_here(name.as_str()) => {}
+                name => {
+                    let value = HeaderValue::from_bytes(line.value).map_err(nonsense)?;
+                    told.headers.append(name, value);
+                }
+            }
+        }
+        let names = nominated.into_iter().map(std::str::from_utf8);
+        names
+            .flatten()
+            .for_each(|name| drop(told.headers.remove(name)));
+        Ok(told)
+    }
+
+    fn has_body(&self) -> bool {
+        self.chunked || self.length > Some(0)
+    }
+}
+
+/// Where the body ends ([RFC 9112, section 6.3][1]).
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
+fn framing(
+    status: StatusCode,
+    asked: Asked,
+    told: &Told,
+    is_old: bool,
+) -> Result<Framing, Unanswered> {
+    if status == StatusCode::SWITCHING_PROTOCOLS && !asked.upgrade {
+        let what = "the answer switches protocols, and nobody asked for that";
+        return Err(Unanswered::Unclear(what));
+    }
+    if told.chunked && is_old {
+        let what = "the answer has chunks, which HTTP/1.0 does not know";
+        return Err(Unanswered::Unclear(what));
+    }
+    if asked.head || status.is_informational() || [204, 304].contains(&status.as_u16()) {
+        return Ok(Framing::Length(0));
+    }
+    match (told.length, told.chunked) {
+        (Some(_), true) => Err(Unanswered::Unclear("the answer has a length and chunks")),
+        (Some(length), false) => Ok(Framing::Length(length)),
+        (None, true) => Ok(Framing::CHUNKED),
+        (None, false) => Ok(Framing::UntilClose),
+    }
 }
 
 /// One length, however often it is told.
@@ -196,7 +222,7 @@ mod tests {
         Ok(head)
     }
 
-    fn framing(lines: &str) -> Framing {
+    fn framing_of(lines: &str) -> Framing {
         head(lines, Asked::default()).unwrap().1
     }
 
@@ -232,22 +258,22 @@ mod tests {
 
     #[test]
     fn the_head_says_where_the_body_ends() {
-        assert_eq!(framing("200 OK\ncontent-length: 5"), Framing::Length(5));
-        let largest = framing("200 OK\ncontent-length: 9223372036854775807");
+        assert_eq!(framing_of("200 OK\ncontent-length: 5"), Framing::Length(5));
+        let largest = framing_of("200 OK\ncontent-length: 9223372036854775807");
         assert_eq!(largest, Framing::Length(LARGEST));
         assert_eq!(
-            framing("200 OK\ncontent-length: 5\ncontent-length: 5, 5"),
+            framing_of("200 OK\ncontent-length: 5\ncontent-length: 5, 5"),
             Framing::Length(5)
         );
         assert_eq!(
-            framing("200 OK\ntransfer-encoding: Chunked"),
+            framing_of("200 OK\ntransfer-encoding: Chunked"),
             Framing::CHUNKED
         );
-        assert_eq!(framing("200 OK"), Framing::UntilClose);
+        assert_eq!(framing_of("200 OK"), Framing::UntilClose);
         for bodiless in ["103 Early Hints", "204 No Content", "304 Not Modified"] {
-            assert_eq!(framing(bodiless), Framing::Length(0));
+            assert_eq!(framing_of(bodiless), Framing::Length(0));
             assert_eq!(
-                framing(&format!("{bodiless}\ncontent-length: 5")),
+                framing_of(&format!("{bodiless}\ncontent-length: 5")),
                 Framing::Length(0)
             );
         }
@@ -267,7 +293,11 @@ mod tests {
     #[test]
     fn what_others_could_read_in_another_way_is_unclear() {
         assert_eq!(
-            framing("103 Early Hints\ntransfer-encoding: gzip"),
+            framing_of("103 Early Hints\ntransfer-encoding: gzip"),
+            Framing::Length(0)
+        );
+        assert_eq!(
+            framing_of("103 Early Hints\ntransfer-encoding: gzip"),
             Framing::Length(0)
         );
         for lines in [
