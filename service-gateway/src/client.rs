@@ -162,7 +162,8 @@ impl Client {
         self.all.pause
     }
 
-    /// Ready when that time is over. Has the request's task woken by then, and perhaps before.
+    /// Ready when that time is over. Has the request's task woken by then, and perhaps before. All who
+    /// wait for something of this request share one alarm: whenever it rings, all of them ask again.
     pub(crate) fn poll_over(&self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.alarm.borrow_mut().poll(by, cx)
     }

@@ -15,9 +15,9 @@ use crate::error::Reason;
 pub(super) enum Failure {
     /// No connection was made, so nothing was sent.
     NotConnected(io::Error),
-    /// The request was sent, or part of it, and no answer came.
+    /// The request was sent, or part of it, and no answer came, or one that makes no sense.
     NoAnswer(Box<dyn Error>),
-    /// The same over a connection that was kept from an earlier request. Its node may have closed it
+    /// Nothing came over a connection that was kept from an earlier request. Its node may have closed it
     /// just when this one was sent: that is nobody's fault, and says nothing about the node.
     Stale(io::Error),
     /// An answer came that others could read in another way.

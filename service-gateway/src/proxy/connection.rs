@@ -20,7 +20,7 @@ use super::upload::{Interrupted, RequestBody, Upload};
 /// A connection to a node, over which goes one request at a time.
 ///
 /// No task stands behind it: whoever waits for an answer sends the request and reads the answer. So
-/// both wake one task, the client's, and no other. While nothing comes it holds no buffer.
+/// both wake one task, the client's, and no other. Empty buffers are given back while nothing comes.
 pub(super) struct Connection {
     stream: TcpStream,
     /// What has come, and was not taken yet.
@@ -28,6 +28,8 @@ pub(super) struct Connection {
     /// `None` when all of the request was sent, or the node does not listen any more.
     sending: Option<Sending>,
     is_deaf: bool,
+    /// Linux tells of a reset once. If writing has met it, reading meets what looks like an end.
+    is_reset: bool,
 }
 
 /// A request as it goes to one node.
@@ -42,9 +44,9 @@ pub(super) struct Request {
 /// Why no answer came.
 #[derive(Debug)]
 pub(super) enum Unanswered {
-    /// The connection ended before any of the request was sent.
+    /// The connection ended, or the node spoke, before any of the request was sent.
     Unsent(Request, io::Error),
-    /// It ended later, before anything came.
+    /// It ended later, before anything came, or the client's body broke off.
     Failed(io::Error),
     /// What came is no answer, or not a whole one.
     Nonsense(Box<dyn Error>),
@@ -72,6 +74,7 @@ impl Connection {
             received: BytesMut::new(),
             sending: None,
             is_deaf: false,
+            is_reset: false,
         }
     }
 
@@ -83,9 +86,9 @@ impl Connection {
     ) -> Result<(Head, Framing), Unanswered> {
         let asked = request.asked;
         self.sending = Some(Sending::new(request.head, request.body));
-        let mut looked_at = 0;
+        let mut looked_at = None;
         poll_fn(|cx| {
-            // What comes before the first byte was sent is no answer to it.
+            // What is seen to come before the first byte was sent is no answer to it.
             if self.is_unsent() && !self.is_quiet() {
                 let error = io::Error::other("the node spoke before it was asked, or left");
                 return Poll::Ready(Err(self.unsent(asked, error)));
@@ -103,7 +106,7 @@ impl Connection {
         .await
     }
 
-    /// Whether a request was begun, and nothing of it was sent yet.
+    /// Whether there is a request of which nothing was sent yet.
     fn is_unsent(&self) -> bool {
         let is_begun = |sending: &Sending| sending.is_begun;
         !self.sending.as_ref().is_none_or(is_begun)
@@ -119,25 +122,26 @@ impl Connection {
         }
     }
 
-    /// A head is looked at when more of it has come than `looked_at`.
+    /// A head is looked at when more of it has come than `looked_at`, which is `None` until something
+    /// comes.
     fn poll_head(
         &mut self,
         asked: Asked,
-        looked_at: &mut usize,
+        looked_at: &mut Option<usize>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Head, Framing), Unanswered>> {
         loop {
-            while self.received.len() > *looked_at {
+            while self.received.len() > looked_at.unwrap_or_default() {
                 match Head::take(&mut self.received, asked)? {
-                    Some((head, _)) if head.is_interim() => *looked_at = 0,
+                    Some((head, _)) if head.is_interim() => *looked_at = Some(0),
                     Some(head) => return Poll::Ready(Ok(head)),
-                    None => *looked_at = self.received.len(),
+                    None => *looked_at = Some(self.received.len()),
                 }
             }
             let received = ready!(self.poll_receive(READ_BYTES, cx));
-            received.map_err(|error| match self.received.is_empty() {
-                true => Unanswered::Failed(error),
-                false => Unanswered::Nonsense(error.into()), // but the beginning of an answer
+            received.map_err(|error| match looked_at {
+                None => Unanswered::Failed(error),
+                Some(_) => Unanswered::Nonsense(error.into()), // but the beginning of an answer
             })?;
         }
     }
@@ -155,7 +159,11 @@ impl Connection {
         match ready!(sending.poll(&mut self.stream, cx)) {
             Err(Interrupted) => return Poll::Ready(Err(io::Error::other(Interrupted))),
             Ok(Err(error)) if !sending.is_begun => return Poll::Ready(Err(error)),
-            Ok(sent) => self.is_deaf = sent.is_err(),
+            Ok(Err(error)) => {
+                self.is_deaf = true;
+                self.is_reset = error.kind() == ErrorKind::ConnectionReset;
+            }
+            Ok(Ok(())) => {}
         }
         self.sending = None;
         Poll::Ready(Ok(()))
@@ -181,10 +189,7 @@ impl Connection {
             }
             match ready!(self.poll_receive(framing.room(), cx)) {
                 Ok(()) => {}
-                // Linux tells of a reset once. If writing has met it, this may be no end.
-                Err(error)
-                    if *framing == Framing::UntilClose && is_end(&error) && !self.is_deaf =>
-                {
+                Err(error) if *framing == Framing::UntilClose && self.is_end(&error) => {
                     return Poll::Ready(Ok(None));
                 }
                 Err(error) => return Poll::Ready(Err(error)),
@@ -192,16 +197,20 @@ impl Connection {
         }
     }
 
-    /// Waits until more has come, without a buffer.
+    /// Waits until more has come.
     ///
     /// # Errors
     /// If nothing more will come.
     fn poll_receive(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Poll::Ready(is_ready) = self.stream.poll_read_ready(cx) else {
+        let read = self.poll_read(room, cx);
+        if read.is_pending() {
             self.give_back();
-            return Poll::Pending;
-        };
-        is_ready?;
+        }
+        read
+    }
+
+    fn poll_read(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.stream.poll_read_ready(cx))?; // before there is a buffer
         self.received.reserve(room);
         let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.received);
         Poll::Ready(match ready!(read)? {
@@ -211,6 +220,11 @@ impl Connection {
             )),
             _ => Ok(()),
         })
+    }
+
+    /// Whether the node has said all it had to say.
+    fn is_end(&self, error: &io::Error) -> bool {
+        error.kind() == ErrorKind::UnexpectedEof && !self.is_reset
     }
 
     /// Gives the buffer back if there is nothing in it.
@@ -323,11 +337,6 @@ impl Sending {
             sent -= of_part;
         }
     }
-}
-
-/// Whether a node has said all it had to say.
-fn is_end(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::UnexpectedEof
 }
 
 /// A node's body on its way, and the connection that it comes over. Dropped at its end, it gives the
@@ -527,7 +536,11 @@ mod tests {
 
     #[actix_web::test]
     async fn the_beginning_of_an_answer_is_none() {
-        for (said, is_nonsense) in [(&b"HTTP/1.1 200 O"[..], true), (b"", false)] {
+        for (said, is_nonsense) in [
+            (&b"HTTP/1.1 200 O"[..], true),
+            (b"HTTP/1.1 103 Early Hints\r\n\r\n", true),
+            (b"", false),
+        ] {
             let (mut connection, mut node) = connected().await;
             let exchange = connection.exchange(request(held(b"")));
             let says = async {
@@ -566,6 +579,27 @@ mod tests {
         drop(node);
         let (head, _) = in_time(exchange).await.unwrap();
         assert_eq!(head.status, 413);
+    }
+
+    #[actix_web::test]
+    async fn an_answer_until_the_end_is_whole_if_the_end_came_before_a_reset() {
+        for says_so in [true, false] {
+            let (mut connection, mut node) = connected().await;
+            let large = request(held(&vec![b'x'; 64 << 20]));
+            let exchange = connection.exchange(large);
+            let asked = asked(&mut node, b"HTTP/1.1 200 OK\r\n\r\nhi");
+            let (answered, ()) = in_time(join(exchange, asked)).await;
+            let (_, mut framing) = answered.unwrap();
+            if says_so {
+                node.shutdown().await.unwrap();
+            }
+            node.set_zero_linger().unwrap();
+            drop(node);
+            let mut next =
+                async || in_time(poll_fn(|cx| connection.poll_body(&mut framing, cx))).await;
+            assert_eq!(next().await.unwrap().unwrap(), "hi");
+            assert_eq!(next().await.is_ok(), says_so);
+        }
     }
 
     #[actix_web::test]

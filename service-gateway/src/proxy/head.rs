@@ -36,7 +36,7 @@ pub(super) struct Head {
     pub(super) headers: HeaderMap,
     /// How long the body is, or would be.
     pub(super) length: Option<u64>,
-    /// Whether the node closes the connection behind it.
+    /// Whether the connection is of no use behind it.
     pub(super) closes: bool,
 }
 
@@ -176,15 +176,17 @@ fn framing(
         let what = "the answer has chunks, which HTTP/1.0 does not know";
         return Err(Unanswered::Unclear(what));
     }
+    if told.chunked && told.length.is_some() {
+        return Err(Unanswered::Unclear("the answer has a length and chunks"));
+    }
     if asked.head || status.is_informational() || [204, 304].contains(&status.as_u16()) {
         return Ok(Framing::Length(0));
     }
-    match (told.length, told.chunked) {
-        (Some(_), true) => Err(Unanswered::Unclear("the answer has a length and chunks")),
-        (Some(length), false) => Ok(Framing::Length(length)),
-        (None, true) => Ok(Framing::CHUNKED),
-        (None, false) => Ok(Framing::UntilClose),
-    }
+    Ok(match told.length {
+        _ if told.chunked => Framing::CHUNKED,
+        Some(length) => Framing::Length(length),
+        None => Framing::UntilClose,
+    })
 }
 
 /// One length, however often it is told.
@@ -296,12 +298,9 @@ mod tests {
             framing_of("103 Early Hints\ntransfer-encoding: gzip"),
             Framing::Length(0)
         );
-        assert_eq!(
-            framing_of("103 Early Hints\ntransfer-encoding: gzip"),
-            Framing::Length(0)
-        );
         for lines in [
             "200 OK\ncontent-length: 5\ntransfer-encoding: chunked",
+            "304 Not Modified\ncontent-length: 5\ntransfer-encoding: chunked",
             "200 OK\ntransfer-encoding: gzip, chunked",
             "200 OK\ntransfer-encoding: identity",
             "200 OK\ntransfer-encoding: chunked\ntransfer-encoding: chunked",

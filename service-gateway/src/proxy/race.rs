@@ -35,9 +35,9 @@ pub(super) struct Answer {
 ///
 /// | after | any request | if it may be repeated |
 /// |---|---|---|
-/// | no connection, so nothing was sent | yes | yes |
-/// | a connection that broke before the answer's head | no | yes |
-/// | the same, but it was kept from an earlier request | no | yes, to any node, over a new connection |
+/// | no connection, or a kept one that ended before anything was sent | yes | yes |
+/// | a connection that broke before the end of the answer's head, or no HTTP | no | yes |
+/// | a kept connection that ended before anything came | no | yes, to any node, over a new connection |
 /// | silence, and then beside the silent node, not instead of it | no | yes |
 /// | an answer, whatever its status | no | no |
 ///
@@ -73,7 +73,7 @@ enum Interruption {
     Silence,
     /// All of them have.
     Late,
-    /// The client broke the limits with its body.
+    /// The client broke its body off, or the limits with it.
     Cut(Refusal),
 }
 
@@ -195,6 +195,7 @@ impl<'a> Race<'a> {
             Failure::NotConnected(_) => {
                 failed.eject(Ejection::Unreachable);
             }
+            Failure::NoAnswer(_) if self.body.is_awaited() => {} // it waited for the client, as we do
             Failure::NoAnswer(_) | Failure::Unclear(_) => failed.answered(false),
             Failure::Stale(_) => {
                 self.met_stale = true;

@@ -104,6 +104,14 @@ impl ClientBody {
         matches!(self, Self::Held(_))
     }
 
+    /// Whether more of it is to come from the client.
+    pub(super) fn is_awaited(&self) -> bool {
+        match self {
+            Self::Held(_) => false,
+            Self::Arriving(arrival) => matches!(arrival.progress.get(), Progress::AwaitsClient),
+        }
+    }
+
     /// How the client broke it off, if it did.
     pub(super) fn cut(&self) -> Option<Refusal> {
         match self {

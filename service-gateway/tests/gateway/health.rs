@@ -153,23 +153,24 @@ async fn a_node_that_fails_is_set_aside_and_comes_back_when_it_is_well() {
 }
 
 #[actix_web::test]
-async fn who_breaks_off_uploads_casts_no_doubt_on_the_node() {
-    let upstream =
-        Upstream::new(|mut peer| async move { while peer.request().await.is_some() {} }).await;
+async fn who_breaks_off_uploads_or_is_slow_casts_no_doubt_on_the_node() {
+    let upstream = Upstream::new(|mut peer| async move {
+        peer.bytes(1).await.unwrap();
+        sleep(Duration::from_millis(20)).await; // and it has no more patience
+    })
+    .await;
     let gateway = Gateway::of(&[&upstream]).await;
-    for number in 1..=6 {
+    let head = "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+    for (number, more) in (1..=12).zip(["zz\r\n", ""].iter().cycle()) {
         let mut client = gateway.connect().await;
-        let head = "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
         client.send(format!("{head}4\r\npart\r\n")).await;
         until("the node to be asked", async || {
             upstream.connections() == number
         })
         .await;
-        client.send("zz\r\n").await;
-        client
-            .answer("POST")
-            .await
-            .is_refused(400, "bad_request", 1);
+        client.send(more).await;
+        let status = client.answer("POST").await.status();
+        assert!([400, 502].contains(&status), "{status}");
     }
     assert_eq!(ejected(&gateway).await, Value::Null);
 }
