@@ -108,8 +108,8 @@ impl Connection {
 
     /// Whether there is a request of which nothing was sent yet.
     fn is_unsent(&self) -> bool {
-        let is_begun = |sending: &Sending| sending.is_begun;
-        !self.sending.as_ref().is_none_or(is_begun)
+        let unsent = |sending: &Sending| !sending.is_begun;
+        self.sending.as_ref().is_some_and(unsent)
     }
 
     /// The request again, if nothing of it was sent.
