@@ -21,6 +21,7 @@ use crate::probe::Suspects;
 use crate::{Config, Route};
 
 mod answer;
+mod answer_body;
 mod attempt;
 mod budget;
 mod connection;
@@ -35,6 +36,7 @@ mod pool;
 #[cfg(test)]
 mod properties;
 mod race;
+mod sending;
 mod target;
 mod trace;
 mod upload;

@@ -5,9 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::connection::{AnswerBody, Request, Unanswered};
+use super::answer_body::AnswerBody;
+use super::connection::Unanswered;
 use super::head::Head;
 use super::pool::Pool;
+use super::sending::Request;
 use crate::error::Reason;
 
 /// How an attempt failed.

@@ -1,21 +1,17 @@
 use std::error::Error;
-use std::fmt::Write;
 use std::future::poll_fn;
-use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWrite;
+use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::framing::{Framing, READ_BYTES, Taken};
 use super::head::{Asked, Head};
-use super::pool::Pool;
-use super::upload::{Interrupted, RequestBody, Upload};
+use super::sending::{Request, Sending};
+use super::upload::Interrupted;
 
 /// A connection to a node, over which goes one request at a time.
 ///
@@ -32,15 +28,6 @@ pub(super) struct Connection {
     is_reset: bool,
 }
 
-/// A request as it goes to one node.
-#[derive(Debug)]
-pub(super) struct Request {
-    /// With the empty line at its end.
-    pub(super) head: BytesMut,
-    pub(super) body: RequestBody,
-    pub(super) asked: Asked,
-}
-
 /// Why no answer came.
 #[derive(Debug)]
 pub(super) enum Unanswered {
@@ -52,19 +39,6 @@ pub(super) enum Unanswered {
     Nonsense(Box<dyn Error>),
     /// What came could be read in another way.
     Unclear(&'static str),
-}
-
-/// What has to be sent yet.
-#[derive(Debug)]
-struct Sending {
-    /// What goes before `piece`: the head of the request, or of a chunk.
-    head: BytesMut,
-    piece: Bytes,
-    /// What goes after it.
-    tail: &'static [u8],
-    /// Where the next piece comes from. `None` after the last.
-    body: Option<Upload>,
-    is_begun: bool,
 }
 
 impl Connection {
@@ -85,7 +59,7 @@ impl Connection {
         request: Request,
     ) -> Result<(Head, Framing), Unanswered> {
         let asked = request.asked;
-        self.sending = Some(Sending::new(request.head, request.body));
+        self.sending = Some(Sending::new(request));
         let mut looked_at = None;
         poll_fn(|cx| {
             // What is seen to come before the first byte was sent is no answer to it.
@@ -169,7 +143,8 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_body(
+    /// The next piece of an answer's body, `None` at its end. Carries on what is left of the request, too.
+    pub(super) fn poll_body(
         &mut self,
         framing: &mut Framing,
         cx: &mut Context<'_>,
@@ -228,10 +203,16 @@ impl Connection {
     }
 
     /// Gives the buffer back if there is nothing in it.
-    fn give_back(&mut self) {
+    pub(super) fn give_back(&mut self) {
         if self.received.is_empty() {
             self.received = BytesMut::new();
         }
+    }
+
+    /// The stream and what has come over it. `None` if there is more to send.
+    pub(super) fn into_stream(self) -> Option<(TcpStream, BytesMut)> {
+        let is_sent = self.sending.is_none();
+        is_sent.then_some((self.stream, self.received))
     }
 
     /// Whether it can take a request, as far as can be seen from here.
@@ -246,163 +227,12 @@ impl Connection {
     }
 }
 
-impl Sending {
-    fn new(head: BytesMut, body: RequestBody) -> Self {
-        let (piece, body) = match body {
-            RequestBody::Held(bytes) => (bytes, None),
-            RequestBody::Upload(upload) => (Bytes::new(), Some(upload)),
-        };
-        Self {
-            head,
-            piece,
-            tail: b"",
-            body,
-            is_begun: false,
-        }
-    }
-
-    /// The request again, if none of it was sent.
-    fn into_request(self, asked: Asked) -> Request {
-        Request {
-            head: self.head,
-            body: match self.body {
-                None => RequestBody::Held(self.piece),
-                Some(upload) => RequestBody::Upload(upload),
-            },
-            asked,
-        }
-    }
-
-    /// Ready when all was sent, or when nobody listens.
-    fn poll(
-        &mut self,
-        stream: &mut TcpStream,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<io::Result<()>, Interrupted>> {
-        loop {
-            while self.has_bytes() {
-                match ready!(self.poll_write(stream, cx)) {
-                    Ok(sent) => self.advance(sent),
-                    Err(error) => return Poll::Ready(Ok(Err(error))),
-                }
-            }
-            let Some(body) = &mut self.body else {
-                return Poll::Ready(Ok(Ok(())));
-            };
-            let is_chunked = body.is_chunked();
-            let piece = ready!(body.poll_piece(cx))?;
-            if piece.is_none() {
-                self.body = None;
-            }
-            self.piece = piece.unwrap_or_default();
-            if is_chunked {
-                self.frame();
-            }
-        }
-    }
-
-    /// Makes a chunk of a piece, the last of none ([RFC 9112, section 7.1][1]).
-    ///
-    /// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-7.1
-    fn frame(&mut self) {
-        self.head.clear();
-        write!(self.head, "{:x}\r\n", self.piece.len()).expect("there is room");
-        self.tail = b"\r\n";
-    }
-
-    fn has_bytes(&self) -> bool {
-        !(self.head.is_empty() && self.piece.is_empty() && self.tail.is_empty())
-    }
-
-    fn poll_write(&self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(stream);
-        match self.piece.is_empty() && self.tail.is_empty() {
-            true => stream.poll_write(cx, &self.head), // the kernel's shorter way
-            false => {
-                let parts = [&self.head[..], &self.piece, self.tail].map(IoSlice::new);
-                stream.poll_write_vectored(cx, &parts)
-            }
-        }
-    }
-
-    fn advance(&mut self, mut sent: usize) {
-        self.is_begun = true;
-        for part in [
-            &mut self.head as &mut dyn Buf,
-            &mut self.piece,
-            &mut self.tail,
-        ] {
-            let of_part = sent.min(part.remaining());
-            part.advance(of_part);
-            sent -= of_part;
-        }
-    }
-}
-
-/// A node's body on its way, and the connection that it comes over. Dropped at its end, it gives the
-/// connection back for the next request; dropped before, it closes it.
-pub(super) struct AnswerBody {
-    /// `None` once it broke off.
-    connection: Option<Connection>,
-    framing: Framing,
-    /// Whether the node closes the connection behind it.
-    closes: bool,
-    node: SocketAddr,
-    pool: Rc<Pool>,
-}
-
-impl AnswerBody {
-    pub(super) fn new(
-        connection: Connection,
-        framing: Framing,
-        closes: bool,
-        node: SocketAddr,
-        pool: Rc<Pool>,
-    ) -> Self {
-        Self {
-            connection: Some(connection),
-            framing,
-            closes,
-            node,
-            pool,
-        }
-    }
-
-    /// The next piece, `None` at the end. Carries on what is left of the request, too.
-    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        let Some(connection) = &mut self.connection else {
-            return Poll::Ready(Err(ErrorKind::BrokenPipe.into())); // it broke off before
-        };
-        let piece = connection.poll_body(&mut self.framing, cx);
-        if let Poll::Ready(Err(_)) = piece {
-            self.connection = None;
-        }
-        piece
-    }
-
-    /// The connection without its body, and what has come over it. `None` if there is more to send.
-    pub(super) fn into_stream(mut self) -> Option<(TcpStream, BytesMut)> {
-        let connection = self.connection.take()?;
-        let is_sent = connection.sending.is_none();
-        is_sent.then_some((connection.stream, connection.received))
-    }
-}
-
-impl Drop for AnswerBody {
-    fn drop(&mut self) {
-        if let Some(mut connection) = self.connection.take()
-            && self.framing.is_ended()
-            && !self.closes
-        {
-            connection.give_back();
-            self.pool.put(self.node, connection);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::answer_body::AnswerBody;
+    use crate::proxy::pool::Pool;
+    use crate::proxy::upload::RequestBody;
     use futures_util::FutureExt;
     use futures_util::future::join;
     use std::pin::pin;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use discovery::InFlight;
 use tokio::time::Instant;
 
-use super::connection::AnswerBody;
+use super::answer_body::AnswerBody;
 use super::upload::ClientBody;
 use crate::client::{Client, Exchange};
 

@@ -4,10 +4,10 @@ use actix_web::http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
 use bytes::BytesMut;
 use discovery::Endpoint;
 
-use super::connection::Request;
 use super::head::Asked;
 use super::headers;
 use super::origin::Origin;
+use super::sending::Request;
 use super::trace::Ids;
 use super::upload::RequestBody;
 use crate::client::Client;

@@ -12,8 +12,8 @@ use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
 use super::Worker;
+use super::answer_body::AnswerBody;
 use super::attempt::{self, Failure};
-use super::connection::AnswerBody;
 use super::head::Head;
 use super::origin::Origin;
 use super::outgoing::Outgoing;
