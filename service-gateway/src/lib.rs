@@ -25,7 +25,6 @@ mod probe;
 mod proxy;
 mod route;
 mod server;
-pub mod signal;
 
 pub use app::App;
 pub use config::{Cli, Command, Config};

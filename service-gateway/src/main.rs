@@ -3,7 +3,8 @@
 use std::process::exit;
 
 use mimalloc::MiMalloc;
-use service_gateway::{App, Cli, Command, healthcheck, signal};
+use service_gateway::{App, Cli, Command, healthcheck};
+use service_runtime::signal;
 
 /// Gives memory back when nodes and clients have gone; glibc's malloc keeps most of it. Built without huge
 /// pages, of which a worker would hold several for little in them.

@@ -31,7 +31,6 @@ mod healthcheck;
 mod metrics;
 mod problem;
 mod routes;
-pub mod signal;
 mod state;
 
 pub use address::Advertise;

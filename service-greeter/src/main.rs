@@ -2,7 +2,8 @@
 
 use std::process::exit;
 
-use service_greeter::{App, Cli, Command, healthcheck, signal};
+use service_greeter::{App, Cli, Command, healthcheck};
+use service_runtime::signal;
 
 #[actix_web::main]
 async fn main() {
