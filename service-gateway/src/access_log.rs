@@ -1,45 +1,40 @@
 //! A line for each request, if wanted: JSON, on standard output.
 //!
-//! Workers never wait for whoever reads it. What is to be written goes through a bounded channel to
-//! one thread that formats and writes; what finds the channel full is dropped, and counted.
+//! Workers never wait for its output. Lines go through a [`LineWriter`], which formats and writes them on
+//! a thread of its own. An output that fails, such as a full file system, is retried until it works again.
+//! A line that finds the queue full is dropped and counted.
 
 #![allow(
     clippy::disallowed_types,
     reason = "a line's time is for those who read it, and nothing is decided by it"
 )]
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::web::Bytes;
 use log::warn;
 use serde::{Serialize, Serializer};
+use service_runtime::line_writer::LineWriter;
+use service_runtime::logging;
 use tokio::time::Instant;
 
 /// Lines that may wait to be written: a fifth of a second of heavy load.
-const WAITING: usize = 4096;
+const QUEUE_LINES: usize = 4096;
 
 /// The longest path that is written, in bytes. What is cut off has `…` in its place.
 const LONGEST_PATH: usize = 1024;
 
-/// How long the end waits for the last lines to be written.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// Time that the end waits for the last lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Takes what is to be written.
-pub(crate) struct AccessLog {
-    lines: SyncSender<Option<Line>>,
-    dropped: AtomicU64,
-    /// Ends when the thread does. A std mutex: locked once, at the end.
-    written: Mutex<Receiver<()>>,
-}
+pub(crate) struct AccessLog(LineWriter<Line>);
 
 /// One request, as it is written. Never its query, headers or bodies: there are secrets in them.
 #[derive(Debug, Serialize)]
@@ -63,7 +58,8 @@ pub(crate) struct Line {
     /// Of the answer's body, as far as the client took it.
     pub(crate) bytes: u64,
     pub(crate) request_id: String,
-    pub(crate) trace_id: String,
+    /// `None` if no valid `traceparent` came with the request.
+    pub(crate) trace_id: Option<String>,
 }
 
 /// The body of an answer, which writes the line when it has been sent, or given up.
@@ -75,68 +71,27 @@ pub(crate) struct Logged {
 }
 
 impl AccessLog {
-    /// Begins to write to `output`. The thread ends when all who could log have gone, or when
-    /// nobody takes its lines.
+    /// Begins to write to `output`.
     ///
     /// # Errors
     /// If there can be no further thread.
     pub(crate) fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
-        let (lines, to_write) = sync_channel(WAITING);
-        let (end, written) = sync_channel(0);
-        let write_all = move || {
-            if let Err(error) = write(&to_write, BufWriter::new(output)) {
-                warn!(error:%; "no further access log: what comes is dropped");
-            }
-            drop(end);
-        };
-        let thread = thread::Builder::new().name("access-log".into());
-        thread.spawn(write_all)?;
-        Ok(Self {
-            lines,
-            dropped: AtomicU64::new(0),
-            written: Mutex::new(written),
-        })
+        let writer = LineWriter::start("access-log", QUEUE_LINES, output, logging::append_json)?;
+        Ok(Self(writer))
     }
 
     /// How many lines were dropped so far.
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.0.dropped()
     }
 
-    /// Waits for what was logged so far to be written, but not for long. It is the last that is.
+    /// Waits for what was logged so far to be written, but not for long.
     pub(crate) fn end(&self) {
-        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = self.lines.try_send(None);
-        if asked.is_ok() && written.recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
-            warn!("the last lines of the access log were not taken in time");
+        let lines = self.0.flush(FLUSH_TIMEOUT);
+        if lines > 0 {
+            warn!(lines; "the last lines of the access log were not written in time");
         }
     }
-
-    fn write(&self, line: Line) {
-        match self.lines.try_send(Some(line)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
-/// Writes until `None` comes. What is there already is written together.
-fn write(lines: &Receiver<Option<Line>>, mut output: impl Write) -> io::Result<()> {
-    while let Ok(first) = lines.recv() {
-        let mut next = Some(first);
-        while let Some(line) = next {
-            let Some(line) = line else {
-                return output.flush();
-            };
-            serde_json::to_writer(&mut output, &line)?;
-            output.write_all(b"\n")?;
-            next = lines.try_recv().ok();
-        }
-        output.flush()?;
-    }
-    Ok(())
 }
 
 /// When a request came that took so long up to now.
@@ -195,7 +150,7 @@ impl Drop for Logged {
     fn drop(&mut self) {
         if let Some(mut line) = self.line.take() {
             line.duration = self.began.elapsed();
-            self.log.write(line);
+            self.log.0.push(line);
         }
     }
 }
@@ -203,7 +158,6 @@ impl Drop for Logged {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
 
     fn line(path: &str) -> Line {
         Line {
@@ -219,70 +173,18 @@ mod tests {
             duration: Duration::from_micros(1500),
             bytes: 3,
             request_id: "r".into(),
-            trace_id: "t".into(),
-        }
-    }
-
-    /// Hands on what is written, as soon as nobody holds it back any more.
-    struct Slow(mpsc::Sender<String>, Receiver<()>);
-
-    impl Write for Slow {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.1.recv();
-            let text = String::from_utf8_lossy(bytes).into_owned();
-            let sent = self.0.send(text);
-            sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+            trace_id: Some("t".into()),
         }
     }
 
     #[test]
-    fn a_line_is_one_json_object() {
-        let (sent, written) = mpsc::channel();
-        let (go, may) = mpsc::channel();
-        let log = AccessLog::start(Slow(sent, may)).unwrap();
-        log.write(line("/a\n\"b\""));
-        drop(go);
-        let text = written.recv().unwrap();
+    fn a_line_is_one_json_object_without_control_characters() {
+        let mut text = Vec::new();
+        logging::append_json(&line("/a\n\"b\"\u{9b}\u{2028}\u{7f}"), &mut text);
         assert_eq!(
-            text,
-            r#"{"time":"1970-01-01T00:00:00.000Z","client":"127.0.0.1","method":"GET","path":"/a\n\"b\"","status":200,"service":"greeter","instance":null,"version":null,"attempts":1,"duration_ms":1.5,"bytes":3,"request_id":"r","trace_id":"t"}"#
-                .to_owned()
-                + "\n"
+            String::from_utf8(text).unwrap(),
+            r#"{"time":"1970-01-01T00:00:00.000Z","client":"127.0.0.1","method":"GET","path":"/a\n\"b\"\u009b\u2028\u007f","status":200,"service":"greeter","instance":null,"version":null,"attempts":1,"duration_ms":1.5,"bytes":3,"request_id":"r","trace_id":"t"}"#
         );
-    }
-
-    #[test]
-    fn what_finds_the_channel_full_is_dropped_and_counted() {
-        let (sent, written) = mpsc::channel();
-        let (go, may) = mpsc::channel();
-        let log = AccessLog::start(Slow(sent, may)).unwrap();
-        let most = WAITING * 3;
-        (0..most).for_each(|_| log.write(line("/")));
-        let dropped = usize::try_from(log.dropped()).unwrap();
-        assert!(dropped > 0 && dropped <= most - WAITING, "{dropped}");
-        drop(log);
-        drop(go);
-        let text: String = written.iter().collect();
-        assert_eq!(text.lines().count() + dropped, most);
-    }
-
-    #[test]
-    fn nobody_to_read_it_is_no_reason_to_wait() {
-        let (sent, written) = mpsc::channel();
-        let (go, may) = mpsc::channel();
-        drop(written);
-        let log = AccessLog::start(Slow(sent, may)).unwrap();
-        log.write(line("/"));
-        drop(go);
-        while log.dropped() == 0 {
-            log.write(line("/"));
-        }
-        log.end();
     }
 
     #[test]

@@ -12,6 +12,7 @@ use actix_web::{App as ActixApp, HttpServer, web};
 use anyhow::{Context, ensure};
 use discovery::{DiscoveryClient, NodeRegistry, connect};
 use log::info;
+use service_runtime::line_writer::unbuffered;
 use tokio::net::TcpSocket;
 
 use crate::access_log::AccessLog;
@@ -66,7 +67,7 @@ impl App {
             .with_vanished_kept_for(config.keep_vanished);
         let (suspects, prober) = Prober::new(config.probe_path.0.clone(), config.probe_interval);
         let access_log = match config.access_log {
-            true => Some(Arc::new(AccessLog::start(io::stdout())?)),
+            true => Some(Arc::new(AccessLog::start(unbuffered(io::stdout())?)?)),
             false => None,
         };
         let gateway = Arc::new(Gateway::new(&config, discovery, suspects, access_log));

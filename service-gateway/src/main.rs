@@ -1,10 +1,8 @@
 //! Parse, start, run until a signal asks to stop.
 
-use std::process::exit;
-
 use mimalloc::MiMalloc;
 use service_gateway::{App, Cli, Command, healthcheck};
-use service_runtime::signal;
+use service_runtime::{logging, signal};
 
 /// Gives memory back when nodes and clients have gone; glibc's malloc keeps most of it. Built without huge
 /// pages, of which a worker would hold several for little in them.
@@ -14,8 +12,10 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 #[actix_web::main]
 async fn main() {
     let ended = run(Cli::read()).await;
-    let ended = ended.inspect_err(|error| eprintln!("error: {error:#}"));
-    exit(ended.is_err().into()); // at once: returning would wait for names being looked up
+    if let Err(error) = &ended {
+        logging::print_error(&format!("{error:#}"));
+    }
+    logging::exit(ended.is_err().into()); // at once: returning would wait for names being looked up
 }
 
 async fn run(Cli { command, config }: Cli) -> anyhow::Result<()> {
@@ -23,11 +23,10 @@ async fn run(Cli { command, config }: Cli) -> anyhow::Result<()> {
         return healthcheck(config.admin_listen).await;
     }
     let quiet = "info,actix_server=warn,actix_http=off,zookeeper_client=error";
-    let log = env_logger::Env::default().default_filter_or(quiet);
-    env_logger::init_from_env(log);
+    logging::start(quiet, config.log_format)?;
     let (first, second) = signal::listen()?;
     tokio::select! {
         ended = App::start(config)?.run_until(first) => ended,
-        signal = second => exit(signal.exit_code()),
+        signal = second => logging::exit(signal.exit_code()),
     }
 }

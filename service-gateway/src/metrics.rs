@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use discovery::{Ejection, Endpoint, ServiceName, View};
 use serde::Serialize;
+use service_runtime::logging;
 
 use crate::access_log::AccessLog;
 use crate::client::{Clients, Slow};
@@ -150,6 +151,7 @@ impl Metrics {
         page.counter("registry_lists", "Lists received from the registry", each(views, |view| [(Labels::new(), view.map_or(0, View::lists))]));
         page.gauge("registry_skipped_entries", "Entries of the last list that could not be read", each(views, |view| [(Labels::new(), view.map_or(0, View::skipped) as u64)]));
         page.counter("access_log_dropped", "Lines of the access log that nobody took in time", one(dropped));
+        page.counter("log_lines_dropped", "Lines of the program's own log that standard error did not take in time", one(logging::dropped_lines()));
         page.gauge("build_info", "The version of this gateway, always 1", build);
         page.end()
     }

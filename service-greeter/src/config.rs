@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use discovery::{RegistryUrl, ServiceName, ServiceNode, Tags};
+use service_runtime::logging::{self, LogFormat};
 
 use crate::Advertise;
 
@@ -85,6 +86,10 @@ pub struct Config {
     #[arg(long, env, value_name = "TIME", default_value = "2s", value_parser = drain)]
     pub drain: Duration,
 
+    /// How to write the log on standard error: text, or json with one object on each line
+    #[arg(long, env, value_name = "FORMAT", default_value_t)]
+    pub log_format: LogFormat,
+
     /// Threads that serve requests: 1 to 512, by default one for each core
     #[arg(long, env, value_name = "N", default_value_t = cores(), value_parser = workers)]
     pub workers: usize,
@@ -98,7 +103,7 @@ impl Cli {
         checked.unwrap_or_else(|error| match error.exit_code() {
             0 => error.exit(), // --help and --version
             code => {
-                eprintln!("{}", one_line(&without_passwords(error)));
+                logging::print_error(&one_line(&without_passwords(error)));
                 exit(code)
             }
         })
@@ -145,6 +150,7 @@ fn without_passwords(mut error: clap::Error) -> clap::Error {
 fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let what = text.split("\n\n").next().unwrap_or_default();
+    let what = what.strip_prefix("error: ").unwrap_or(what);
     let words: Vec<_> = what.split_whitespace().collect();
     let more = match error.kind() {
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => "",

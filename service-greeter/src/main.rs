@@ -1,15 +1,15 @@
 //! Parse, start, run until a signal asks to stop.
 
-use std::process::exit;
-
 use service_greeter::{App, Cli, Command, healthcheck};
-use service_runtime::signal;
+use service_runtime::{logging, signal};
 
 #[actix_web::main]
 async fn main() {
     let ended = run(Cli::read()).await;
-    let ended = ended.inspect_err(|error| eprintln!("error: {error:#}"));
-    exit(ended.is_err().into()); // at once: returning would wait for names being looked up
+    if let Err(error) = &ended {
+        logging::print_error(&format!("{error:#}"));
+    }
+    logging::exit(ended.is_err().into()); // at once: returning would wait for names being looked up
 }
 
 async fn run(Cli { command, config }: Cli) -> anyhow::Result<()> {
@@ -17,11 +17,10 @@ async fn run(Cli { command, config }: Cli) -> anyhow::Result<()> {
         return healthcheck(config.listen).await;
     }
     let quiet = "info,actix_server=warn,zookeeper_client=error";
-    let log = env_logger::Env::default().default_filter_or(quiet);
-    env_logger::init_from_env(log);
+    logging::start(quiet, config.log_format)?;
     let (first, second) = signal::listen()?;
     tokio::select! {
         ended = App::start(config)?.run_until(first) => ended,
-        signal = second => exit(signal.exit_code()),
+        signal = second => logging::exit(signal.exit_code()),
     }
 }

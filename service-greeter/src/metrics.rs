@@ -1,6 +1,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use service_runtime::logging;
+
 /// The bounds of the buckets that latencies are counted in, in microseconds.
 const BUCKETS: [u64; 8] = [
     100, 500, 1_000, 5_000, 25_000, 100_000, 1_000_000, 10_000_000,
@@ -49,6 +51,15 @@ impl Metrics {
             self.latencies(),
             head("registered", "gauge", "1 while this instance is listed"),
             format!("greeter_registered {}\n", u8::from(registered)),
+            head(
+                "log_lines_dropped_total",
+                "counter",
+                "Lines of the program's own log that standard error did not take in time",
+            ),
+            format!(
+                "greeter_log_lines_dropped_total {}\n",
+                logging::dropped_lines()
+            ),
             head(
                 "build_info",
                 "gauge",

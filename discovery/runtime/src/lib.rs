@@ -1,5 +1,9 @@
 //! The process side of both services: what a program needs that runs for months, whatever it serves.
 //!
 //! - [`signal`]: the signals that stop a process.
+//! - [`logging`]: the program's own log on standard error, as text or JSON, and the end of a process.
+//! - [`line_writer`]: the bounded queue between those who log and an output that may block.
 
+pub mod line_writer;
+pub mod logging;
 pub mod signal;

@@ -31,6 +31,7 @@ mod framing;
 mod generator;
 mod headers;
 mod limits;
+mod logs;
 mod missed;
 mod nodes;
 mod process;
@@ -210,6 +211,9 @@ fn all<B: Backend>() -> impl Iterator<Item = Fault> {
         bodies::full_duplex "16 MiB echoed while they are sent";
         bodies::big "1 GiB down, 1 GiB up";
         smuggling::smuggling "requests that can be read in two ways" Quick;
+        logs::blocked_log "stderr is a pipe that nothing reads, 500 malformed entries" Quick;
+        logs::log_forging "control characters in keys, tags, paths and header values";
+        logs::access_log_full "the access log's file system is full for a while";
         headers::headers "headers of one connection, forged, repeated";
         soak::soak "10 minutes of nodes that come and go" Long;
         limits::overload "five times what it can do";

@@ -3,17 +3,22 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use actix_web::rt::time::{sleep, timeout};
 use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::unix::pipe::Receiver;
 
 /// A service that runs.
 pub(crate) struct Process {
     pub(crate) address: SocketAddr,
     log: PathBuf,
     child: Child,
+    /// Its standard error, if that is a pipe that nothing reads.
+    unread: Option<Lines<BufReader<Receiver>>>,
 }
 
 impl Process {
@@ -24,33 +29,85 @@ impl Process {
         flags: &[&str],
         environment: &[(String, String)],
     ) -> anyhow::Result<Self> {
-        let here = std::env::current_exe()?;
-        let programs = here
-            .parent()
-            .and_then(Path::parent)
-            .context("a place for programs")?;
         let output = File::create(log)?;
-        let child = Command::new(programs.join(program))
-            .args(flags)
-            .env("RUST_LOG", "info,actix_server=warn")
-            .envs(environment.iter().cloned())
-            .stdout(output.try_clone()?)
-            .stderr(output)
+        let mut command = command(program, flags, environment)?;
+        command.stdout(output.try_clone()?).stderr(output);
+        Self::spawned(log, program, command).await
+    }
+
+    /// Starts a program whose standard output goes elsewhere than its log.
+    pub(crate) async fn start_writing(
+        log: &Path,
+        output: File,
+        program: &str,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        let mut command = command(program, flags, &[])?;
+        command.stdout(output).stderr(File::create(log)?);
+        Self::spawned(log, program, command).await
+    }
+
+    /// Starts a program whose standard error is a pipe. The pipe is read up to the line that says where
+    /// the program listens, and no further.
+    pub(crate) async fn start_unread(
+        log: &Path,
+        program: &str,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        let mut command = command(program, flags, &[])?;
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let stderr = child.stderr.take().context("a pipe")?;
+        let receiver = Receiver::from_owned_fd(stderr.into())?;
+        let mut process = Self {
+            address: ([0, 0, 0, 0], 0).into(),
+            log: log.to_owned(),
+            child,
+            unread: Some(BufReader::new(receiver).lines()),
+        };
+        let line = process.read_on("listening address=").await?;
+        fs::write(log, line)?;
+        let address = process.listening("address").context("an address")?;
+        process.address = address.parse()?;
+        Ok(process)
+    }
+
+    /// Reads the pipe that was unread up to the line in which these words are.
+    pub(crate) async fn read_on(&mut self, words: &str) -> anyhow::Result<String> {
+        let lines = self.unread.as_mut().context("a pipe that is not read")?;
+        let found = async {
+            loop {
+                let line = lines.next_line().await?;
+                let line = line.with_context(|| format!("it never said {words:?}"))?;
+                if line.contains(words) {
+                    return anyhow::Ok(line);
+                }
+            }
+        };
+        timeout(Duration::from_secs(15), found)
+            .await
+            .with_context(|| format!("waited in vain for {words:?}"))?
+    }
+
+    /// Spawns a program, and waits until it says where it listens.
+    async fn spawned(log: &Path, program: &str, mut command: Command) -> anyhow::Result<Self> {
+        let child = command
             .spawn()
             .with_context(|| format!("starting {program}: cargo build --release makes it"))?;
         let mut process = Self {
             address: ([0, 0, 0, 0], 0).into(),
             log: log.to_owned(),
             child,
+            unread: None,
         };
-        let says = || async { Ok(process.said("listening address=").is_some()) };
+        let says = || async { Ok(process.listening("address").is_some()) };
         until(
             Duration::from_secs(15),
             &format!("{program} listening"),
             says,
         )
         .await?;
-        let address = process.said("listening address=").context("an address")?;
+        let address = process.listening("address").context("an address")?;
         process.address = address.parse()?;
         Ok(process)
     }
@@ -59,16 +116,26 @@ impl Process {
         self.child.id()
     }
 
-    /// What its log says behind these words, where it does.
-    fn said(&self, words: &str) -> Option<String> {
+    /// A value of the line that says where it listens, as text or as JSON.
+    fn listening(&self, key: &str) -> Option<String> {
         let log = fs::read_to_string(&self.log).ok()?;
-        let rest = log.split(words).nth(1)?;
-        rest.split_whitespace().next().map(str::to_owned)
+        let line = log.lines().find(|line| line.contains("listening"))?;
+        if let Ok(record) = serde_json::from_str::<Value>(line) {
+            return record[key].as_str().map(str::to_owned);
+        }
+        let mut words = line.split_whitespace();
+        let value = words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        value.map(str::to_owned)
     }
 
     pub(crate) fn admin(&self) -> anyhow::Result<String> {
-        self.said(" admin=")
+        self.listening("admin")
             .context("the gateway says where its admin port is")
+    }
+
+    /// Everything that it wrote to its log.
+    pub(crate) fn log(&self) -> anyhow::Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
     }
 
     /// Whether its log has these words.
@@ -97,6 +164,25 @@ impl Process {
         };
         timeout(deadline, ended).await.context("it does not end")?
     }
+}
+
+/// A program of this workspace, ready to be spawned.
+fn command(
+    program: &str,
+    flags: &[&str],
+    environment: &[(String, String)],
+) -> anyhow::Result<Command> {
+    let here = std::env::current_exe()?;
+    let programs = here
+        .parent()
+        .and_then(Path::parent)
+        .context("a place for programs")?;
+    let mut command = Command::new(programs.join(program));
+    command
+        .args(flags)
+        .env("RUST_LOG", "info,actix_server=warn")
+        .envs(environment.iter().cloned());
+    Ok(command)
 }
 
 impl Drop for Process {

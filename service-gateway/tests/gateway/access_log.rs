@@ -1,8 +1,13 @@
 //! The access log of the program, on standard output.
 
-use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
-use crate::support::{Program, Wire};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe::{OpenOptions, Receiver};
+
+use crate::support::{Program, Wire, within_limit};
 
 #[actix_web::test]
 async fn each_request_is_a_line_with_its_ids_and_without_its_query() {
@@ -62,4 +67,79 @@ async fn nothing_is_written_unless_it_is_asked_for() {
     program.signal("TERM").await;
     assert!(program.ends().await.success());
     assert_eq!(program.next_written().await, None);
+}
+
+/// A named pipe, removed with its owner.
+struct NamedPipe(PathBuf);
+
+impl NamedPipe {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("access-log-{}", fastrand::u64(..)));
+        let made = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        Self(path)
+    }
+
+    fn reader(&self) -> Receiver {
+        OpenOptions::new().open_receiver(&self.0).unwrap()
+    }
+
+    /// Needs a reader.
+    fn writer(&self) -> Stdio {
+        let sender = OpenOptions::new().open_sender(&self.0).unwrap();
+        sender.into_blocking_fd().unwrap().into()
+    }
+}
+
+impl Drop for NamedPipe {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
+/// The request ids of this many lines.
+async fn request_ids(reader: Receiver, count: usize) -> Vec<String> {
+    let mut lines = BufReader::new(reader).lines();
+    let mut ids = Vec::new();
+    while ids.len() < count {
+        let line = within_limit("a line", lines.next_line()).await.unwrap();
+        let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        ids.push(line["request_id"].as_str().unwrap().to_owned());
+    }
+    ids
+}
+
+#[actix_web::test]
+async fn an_access_log_whose_output_fails_for_a_while_goes_on() {
+    let pipe = NamedPipe::new();
+    let reader = pipe.reader();
+    let mut program = Program::start_with(&[], &["--access-log"], pipe.writer()).await;
+    let mut client = Wire::connect(program.address).await;
+    let ask = async |client: &mut Wire, id: &str| {
+        client
+            .ask("GET", "/", &format!("x-request-id: {id}\r\n"))
+            .await
+            .is_refused(404, "no_route", 0);
+    };
+    ask(&mut client, "before").await;
+    assert_eq!(request_ids(reader, 1).await, ["before"]);
+    for id in ["one", "two", "three"] {
+        ask(&mut client, id).await; // every write ends in EPIPE
+    }
+    let warning = program.says("output cannot be written").await;
+    assert!(
+        warning.contains("WARN") && warning.contains("output=access-log error=Broken pipe"),
+        "{warning}"
+    );
+    let reader = pipe.reader();
+    ask(&mut client, "after").await;
+    assert_eq!(
+        request_ids(reader, 4).await,
+        ["one", "two", "three", "after"]
+    );
+    let end = program.says("output").await;
+    assert!(
+        end.contains("output is written again output=access-log lines_dropped=0"),
+        "{end}"
+    );
 }

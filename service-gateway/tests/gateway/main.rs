@@ -15,6 +15,7 @@ mod health;
 mod hedging;
 mod http10;
 mod limits;
+mod logs;
 mod metrics;
 mod mixed;
 mod process;

@@ -47,6 +47,7 @@ async fn metrics_count_what_happens() {
         ("gateway_connections", 1.0),
         ("gateway_requests_in_flight", 0.0),
         ("gateway_access_log_dropped_total", 0.0),
+        ("gateway_log_lines_dropped_total", 0.0),
     ] {
         let counted = gateway.metric(name).await;
         assert!((counted - number).abs() < 0.5, "{name}: {counted}");

@@ -37,6 +37,7 @@ async fn a_bad_flag_is_refused_in_one_line_that_says_what_is_allowed() {
         ("--attempts", "many", "1 to 100"),
         ("--workers", "0", "1 to 512"),
         ("--workers", "513", "1 to 512"),
+        ("--log-format", "xml", "expected text or json"),
         ("--colour", "red", "--help"),
     ] {
         let (code, text) = run(&[&format!("{flag}={value}")]).await;
@@ -69,6 +70,7 @@ async fn a_bad_environment_variable_is_refused_like_the_flag() {
         "ATTEMPTS",
         "WORKERS",
         "ACCESS_LOG",
+        "LOG_FORMAT",
     ] {
         let (code, text) = run_in(&[(variable, "?")], &[]).await;
         assert_eq!((code, text.lines().count()), (2, 1), "{variable}: {text}");
@@ -273,6 +275,7 @@ async fn every_flag_has_a_line_of_help() {
         "--attempts",
         "--shutdown-timeout",
         "--workers",
+        "--log-format",
     ] {
         let line = help
             .lines()

@@ -28,6 +28,7 @@ async fn a_bad_flag_is_refused_in_one_line_that_says_what_is_allowed() {
         ("--ttl", "10", "such as 10s"),
         ("--drain", "11m", "0s to 10m"),
         ("--workers", "0", "1 to 512"),
+        ("--log-format", "xml", "expected text or json"),
         ("--colour", "red", "--help"),
     ] {
         let (code, text) = run(&[flag, value]).await;
@@ -81,6 +82,7 @@ async fn every_flag_is_an_environment_variable() {
         ("TTL", "1h"),
         ("DRAIN", "123s"),
         ("WORKERS", "1"),
+        ("LOG_FORMAT", "text"),
     ];
     let mut program = Program::start(&[], &environment);
     program
@@ -210,4 +212,71 @@ async fn without_its_registry_it_serves_and_says_what_is_missing() {
         program.signal("TERM").await;
         assert_eq!(program.ends().await.code(), Some(0));
     }
+}
+
+/// A greeter without its registry whose log nothing reads, after more requests than its pipe and its
+/// queue take lines.
+async fn unread(closed: &TcpSocket) -> Program {
+    let url = format!("etcd://{}", closed.local_addr().unwrap());
+    let flags = [
+        "--listen",
+        "127.0.0.1:0",
+        "--drain",
+        "0s",
+        "--registry",
+        &url,
+    ];
+    let mut program = Program::start(&flags, &[("RUST_LOG", "debug")]);
+    let address = program.listens().await;
+    let mut wire = Wire::connect(address).await;
+    for _ in 0..1300 {
+        let target = format!("/nope/{}", "x".repeat(4000));
+        wire.send(&format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n"))
+            .await;
+        wire.read_to("\"status\":404").await;
+    }
+    let url = format!("http://{address}/metrics");
+    let mut metrics = within_limit("metrics", Client::new().get(url).send())
+        .await
+        .unwrap();
+    let text = String::from_utf8(metrics.body().await.unwrap().to_vec()).unwrap();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("greeter_log_lines_dropped_total "));
+    assert!(value.unwrap().parse::<u64>().unwrap() > 0, "{text}");
+    program
+}
+
+fn refusing() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap(); // bound, and nothing listens
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket
+}
+
+#[actix_web::test]
+async fn an_unread_log_delays_neither_requests_nor_the_end() {
+    let closed = refusing();
+    let mut program = unread(&closed).await;
+    program.signal("TERM").await;
+    assert_eq!(program.ends().await.code(), Some(0));
+}
+
+#[actix_web::test]
+async fn a_log_that_is_read_again_reports_dropped_lines() {
+    let closed = refusing();
+    let mut program = unread(&closed).await;
+    let line = program.says("output is written again").await;
+    assert!(line.contains("output=log lines_dropped="), "{line}");
+}
+
+#[actix_web::test]
+async fn a_json_log_is_one_object_for_each_line() {
+    let tag = "version=\u{202e}v1"; // which is no control character, and turns a line round
+    let flags = [&FREE[..], &["--log-format", "json", "--tag", tag]].concat();
+    let mut program = Program::start(&flags, &[]);
+    let line = program.says("\"registered\"").await;
+    let record: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(record["tags"], tag);
+    assert_eq!(record["level"], "INFO");
+    assert!(!line.contains('\u{202e}'), "{line:?}");
 }

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Output, Stdio};
 
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
@@ -43,7 +44,7 @@ pub(crate) async fn help(variables: &[(&str, &str)]) -> String {
 pub(crate) struct Program {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
-    output: Lines<BufReader<ChildStdout>>,
+    output: Option<Lines<BufReader<ChildStdout>>>,
     /// Where it takes requests.
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -52,15 +53,36 @@ pub(crate) struct Program {
 impl Program {
     /// One that listens on any free ports.
     pub(crate) async fn start(flags: &[&str]) -> Self {
+        Self::start_with(&[], flags, Stdio::piped()).await
+    }
+
+    /// The same with environment variables, and with standard output to this place.
+    pub(crate) async fn start_with(
+        variables: &[(&str, &str)],
+        flags: &[&str],
+        output: Stdio,
+    ) -> Self {
         let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         let arguments = [&free, &["--registry", "memory:", "--workers", "1"], flags].concat();
-        let mut child = command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut command = command(&arguments);
+        let mut child = command
+            .envs(variables.iter().copied())
+            .stdout(output)
+            .spawn()
+            .unwrap();
+        let output = child
+            .stdout
+            .take()
+            .map(|output| BufReader::new(output).lines());
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let line = find(&mut log, "listening").await;
+        let record = serde_json::from_str::<Value>(&line);
         let value = |key: &str| {
             let mut words = line.split(' ');
-            let value = words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+            let value = match &record {
+                Ok(record) => record[key].as_str(),
+                Err(_) => words.find_map(|word| word.strip_prefix(key)?.strip_prefix('=')),
+            };
             value.unwrap().parse().unwrap()
         };
         let (address, admin) = (value("address"), value("admin"));
@@ -85,7 +107,11 @@ impl Program {
 
     /// The same, `None` after the last one.
     pub(crate) async fn next_written(&mut self) -> Option<String> {
-        let line = within_limit("a line of output", self.output.next_line()).await;
+        let line = within_limit(
+            "a line of output",
+            self.output.as_mut().unwrap().next_line(),
+        )
+        .await;
         line.unwrap()
     }
 
