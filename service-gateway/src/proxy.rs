@@ -211,7 +211,7 @@ fn written_down(
         duration: Duration::ZERO,
         bytes: 0,
         request_id: way.ids.request_id(received).to_owned(),
-        trace_id: Some(way.ids.trace_id(received).to_owned()),
+        trace_id: trace::trace_id(received).map(str::to_owned),
     };
     let (log, began) = (log.clone(), way.began);
     response.map_body(|_, body| BoxBody::new(Logged::new(body, log, began, line)))

@@ -1,8 +1,9 @@
 //! What connects the lines that a request leaves in many logs: `traceparent`
 //! ([W3C Trace Context](https://www.w3.org/TR/trace-context/)) and `x-request-id`.
 //!
-//! The gateway reports no spans, so it passes a sound `traceparent` on untouched, and `tracestate` with
-//! it. Where there is none it begins a trace, not sampled: it has recorded nothing itself.
+//! The gateway takes part in no trace: it passes on `traceparent` and `tracestate` as they came, valid or
+//! not, and makes none. A trace that it began itself, marked as not sampled, would switch off the tracing
+//! of all services behind it. A request without a valid `x-request-id` gets one.
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::BytesMut;
@@ -10,46 +11,35 @@ use bytes::BytesMut;
 use super::headers;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest `x-request-id` that is taken over from a client.
 const LONGEST: usize = 128;
 
-/// The ids of one request, the same for each attempt.
+/// The id of one request, the same for each attempt.
 #[derive(Debug)]
 pub(crate) struct Ids {
-    /// `None` if the client sent a sound one.
-    traceparent: Option<HeaderValue>,
     /// `None` if the client sent a sound one.
     request_id: Option<HeaderValue>,
 }
 
 impl Ids {
     pub(super) fn of(received: &HeaderMap) -> Self {
-        let sent = |name, is_sound: fn(&[u8]) -> bool| sound(received, name, is_sound).is_some();
+        let is_sent = sound(received, &REQUEST_ID, is_request_id).is_some();
         Self {
-            traceparent: (!sent(&TRACEPARENT, is_traceparent)).then(new_traceparent),
-            request_id: (!sent(&REQUEST_ID, is_request_id)).then(new_request_id),
+            request_id: (!is_sent).then(new_request_id),
         }
     }
 
-    /// Whether they stand in place of what the client said there, which made no sense.
+    /// Whether the made id stands in place of what the client sent in this field.
     pub(super) fn replace(&self, name: &HeaderName) -> bool {
-        match &self.traceparent {
-            // The state belongs to a trace that nobody knows.
-            Some(_) if *name == TRACEPARENT || *name == TRACESTATE => true,
-            _ => self.request_id.is_some() && *name == REQUEST_ID,
-        }
+        self.request_id.is_some() && *name == REQUEST_ID
     }
 
-    /// Writes those that were made.
+    /// Writes the id if it was made.
     pub(super) fn put(&self, head: &mut BytesMut) {
-        for (name, made) in [
-            (TRACEPARENT, &self.traceparent),
-            (REQUEST_ID, &self.request_id),
-        ] {
-            made.iter().for_each(|id| headers::put(head, &name, id));
+        if let Some(id) = &self.request_id {
+            headers::put(head, &REQUEST_ID, id);
         }
     }
 
@@ -65,22 +55,18 @@ impl Ids {
     }
 
     pub(crate) fn request_id<'a>(&'a self, received: &'a HeaderMap) -> &'a str {
-        text(&self.request_id, received, &REQUEST_ID)
-    }
-
-    pub(crate) fn trace_id<'a>(&'a self, received: &'a HeaderMap) -> &'a str {
-        let traceparent = text(&self.traceparent, received, &TRACEPARENT);
-        traceparent.get(3..35).unwrap_or_default()
+        let id = self
+            .request_id
+            .as_ref()
+            .or_else(|| received.get(REQUEST_ID));
+        id.and_then(|id| id.to_str().ok()).unwrap_or_default()
     }
 }
 
-/// What was made, or else what the client sent.
-fn text<'a>(made: &'a Option<HeaderValue>, received: &'a HeaderMap, name: &HeaderName) -> &'a str {
-    let text = match made {
-        Some(made) => made.to_str().ok(),
-        None => received.get(name).and_then(|sent| sent.to_str().ok()),
-    };
-    text.unwrap_or_default()
+/// Returns the id of the trace that a request belongs to. `None` if its `traceparent` is missing or invalid.
+pub(super) fn trace_id(received: &HeaderMap) -> Option<&str> {
+    let traceparent = sound(received, &TRACEPARENT, is_traceparent)?;
+    traceparent.to_str().ok()?.get(3..35)
 }
 
 /// The only value of a header, if it makes sense.
@@ -120,13 +106,6 @@ pub(super) fn is_traceparent(value: &[u8]) -> bool {
 /// Whether a client's id may go into logs and headers.
 pub(super) fn is_request_id(value: &[u8]) -> bool {
     (1..=LONGEST).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic)
-}
-
-fn new_traceparent() -> HeaderValue {
-    let mut text = *b"00-................................-................-00";
-    write_hex(fastrand::u128(..).max(1), &mut text[3..35]); // 0 means none
-    write_hex(fastrand::u64(..).max(1).into(), &mut text[36..52]);
-    ascii(&text)
 }
 
 fn new_request_id() -> HeaderValue {
@@ -172,21 +151,11 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_trace_goes_on_untouched() {
-        for version in ["00", "01", "cc"] {
-            let traceparent = SOUND.replacen("00", version, 1);
-            let headers = told(&[("traceparent", &traceparent), ("tracestate", "a=1")]);
-            assert_eq!(headers.get("traceparent").unwrap(), &traceparent);
-            assert_eq!(headers.get("tracestate").unwrap(), "a=1");
-        }
-        assert!(is_traceparent(
-            format!("{}-more", SOUND.replacen("00", "cc", 1)).as_bytes()
-        ));
-    }
-
-    #[test]
-    fn a_trace_that_makes_no_sense_is_begun_anew() {
-        let unsound = [
+    fn a_trace_goes_on_as_it_came_and_a_valid_one_has_an_id() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let valid = ["00", "01", "cc"].map(|version| SOUND.replacen("00", version, 1));
+        let later = format!("{}-more", SOUND.replacen("00", "cc", 1));
+        let invalid = [
             String::new(),
             SOUND.to_uppercase(),
             format!("{SOUND}-more"),
@@ -194,20 +163,37 @@ mod tests {
             SOUND.replacen("00", "ff", 1),
             SOUND.replace('-', "_"),
             SOUND[..54].to_owned(),
-            SOUND.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
+            SOUND.replace(id, &"0".repeat(32)),
             SOUND.replace("00f067aa0ba902b7", &"0".repeat(16)),
             SOUND.replace("a3ce", "-3ce"),
         ];
-        for traceparent in unsound {
-            let headers = told(&[("traceparent", &traceparent), ("tracestate", "a=1")]);
-            let begun = headers.get("traceparent").unwrap().to_str().unwrap();
-            assert!(is_traceparent(begun.as_bytes()), "{traceparent}: {begun}");
-            assert!(begun.ends_with("-00") && begun != traceparent);
-            assert!(!headers.contains_key("tracestate"));
+        let valid = valid
+            .into_iter()
+            .chain([later])
+            .map(|text| (text, Some(id)));
+        let invalid = invalid.into_iter().map(|text| (text, None));
+        for (traceparent, id) in valid.chain(invalid) {
+            let lines = [("traceparent", traceparent.as_str()), ("tracestate", "a=1")];
+            let headers = told(&lines);
+            assert_eq!(headers.get("traceparent").unwrap(), &traceparent);
+            assert_eq!(headers.get("tracestate").unwrap(), "a=1");
+            assert_eq!(trace_id(&received(&lines)), id, "{traceparent}");
         }
-        let twice = told(&[("traceparent", SOUND), ("traceparent", SOUND)]);
-        assert_eq!(twice.get_all("traceparent").count(), 1);
-        assert_ne!(twice.get("traceparent").unwrap(), SOUND);
+    }
+
+    #[test]
+    fn two_traces_go_on_and_are_none_in_the_log() {
+        let lines = [("traceparent", SOUND), ("traceparent", SOUND)];
+        assert_eq!(told(&lines).get_all("traceparent").count(), 2);
+        assert_eq!(trace_id(&received(&lines)), None);
+    }
+
+    #[test]
+    fn no_trace_is_made() {
+        let headers = told(&[("tracestate", "a=1")]);
+        assert!(!headers.contains_key("traceparent"));
+        assert_eq!(headers.get("tracestate").unwrap(), "a=1");
+        assert_eq!(trace_id(&received(&[])), None);
     }
 
     #[test]
@@ -229,20 +215,17 @@ mod tests {
     }
 
     #[test]
-    fn no_two_requests_get_the_same_ids() {
+    fn no_two_requests_get_the_same_id() {
         let (one, other) = (told(&[]), told(&[]));
-        for name in ["traceparent", "x-request-id"] {
-            assert_ne!(one.get(name).unwrap(), other.get(name).unwrap());
-        }
         assert_ne!(
-            &one.get("traceparent").unwrap().as_bytes()[3..35],
-            one.get("x-request-id").unwrap().as_bytes()
+            one.get("x-request-id").unwrap(),
+            other.get("x-request-id").unwrap()
         );
     }
 
     #[test]
     fn client_node_and_log_are_told_the_same() {
-        for lines in [&[("x-request-id", "mine"), ("traceparent", SOUND)][..], &[]] {
+        for lines in [&[("x-request-id", "mine")][..], &[]] {
             let received = received(lines);
             let ids = Ids::of(&received);
             let mut answer = HeaderMap::new();
@@ -250,7 +233,6 @@ mod tests {
             let id = ids.request_id(&received);
             assert_eq!(answer.get("x-request-id").unwrap(), id);
             assert!(is_request_id(id.as_bytes()));
-            assert_eq!(ids.trace_id(&received).len(), 32);
         }
     }
 
@@ -263,7 +245,7 @@ mod tests {
         for _ in 0..ROUNDS {
             std::hint::black_box(Ids::of(std::hint::black_box(&received)));
         }
-        println!("{:?} to make both", began.elapsed() / ROUNDS);
+        println!("{:?} to make one", began.elapsed() / ROUNDS);
         let (mut node, mut client) = (BytesMut::with_capacity(1024), HeaderMap::new());
         let began = std::time::Instant::now();
         for _ in 0..ROUNDS {
@@ -273,6 +255,6 @@ mod tests {
             node.clear();
             client.clear();
         }
-        println!("{:?} to make and tell both", began.elapsed() / ROUNDS);
+        println!("{:?} to make and tell it", began.elapsed() / ROUNDS);
     }
 }

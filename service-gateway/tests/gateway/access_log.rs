@@ -44,6 +44,7 @@ async fn each_request_is_a_line_with_its_ids_and_without_its_query() {
         answer.header("x-request-id"),
         "{line}"
     );
+    assert_eq!(line["trace_id"], Value::Null, "none came in");
 }
 
 #[actix_web::test]
