@@ -168,8 +168,15 @@ impl Drop for Daemon {
     }
 }
 
-/// A program, from where `scripts/setup.sh` puts it or from the PATH.
+/// The path of a program: the value of `ETCD_PROGRAM`, `CONSUL_PROGRAM` and so on, which selects the
+/// version to test; without it, the one that `scripts/setup.sh` installed, then one on the PATH.
 pub(crate) fn program(name: &str) -> PathBuf {
+    let variable = format!("{}_PROGRAM", name.to_uppercase());
+    if let Some(program) = std::env::var_os(&variable) {
+        let program = PathBuf::from(program);
+        assert!(program.is_file(), "{variable}: no file {program:?}");
+        return program;
+    }
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut programs = std::iter::once(tools)

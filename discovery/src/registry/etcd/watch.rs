@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use etcd_client::{
-    Client, EventType, GetOptions, GetResponse, ResponseHeader, WatchOptions, WatchResponse,
-    WatchStream,
+    Client, EventType, GetOptions, GetResponse, KeyValue, ResponseHeader, WatchOptions,
+    WatchResponse, WatchStream,
 };
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
@@ -12,8 +12,15 @@ use crate::registry::entries::Entries;
 use crate::registry::limit::within;
 use crate::{Error, ServiceName, Snapshot};
 
-/// After this much silence etcd is asked whether it is there, and has as long again to answer.
-const QUIET: Duration = Duration::from_secs(4);
+/// The silence on a watch after which the first progress request is sent.
+const SILENCE_LIMIT: Duration = Duration::from_secs(4);
+
+/// The time that etcd has to respond to a progress request.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The number of progress requests without a response after which the watch is given up. There is a
+/// second one because etcd drops a request without a response while it still sends earlier events.
+const MAX_PROGRESS_REQUESTS: u32 = 2;
 
 /// How long the first list is waited for before one that may be stale will do: so long that a dead
 /// endpoint leaves time to ask another.
@@ -22,8 +29,18 @@ const FIRST_LIMIT: Duration = Duration::from_secs(3);
 /// How often the whole list is read although nothing seems wrong.
 const RELIST: Duration = Duration::from_secs(60);
 
-/// Follows the keys of one service: reads the list, watches from the revision after it, and reads
-/// the list again whenever anything at all is wrong.
+/// Follows the keys of one service: takes a snapshot, watches from its revision, and takes another
+/// snapshot whenever anything at all is wrong.
+///
+/// The watch starts at the snapshot's own revision R, not at R + 1. On a quiet etcd R + 1 is in the
+/// future, and since 3.4.38, 3.5.22 and 3.6 etcd does not respond to a progress request of such a
+/// watch ([etcd 20221](https://github.com/etcd-io/etcd/issues/20221), fixed in
+/// [20229](https://github.com/etcd-io/etcd/pull/20229); `progressIfSync` in
+/// [`watchable_store.go`](https://github.com/etcd-io/etcd/blob/main/server/storage/mvcc/watchable_store.go)):
+/// a progress response with a revision below the start would be wrong. Starting at R has no other
+/// effect. Events of R, which the snapshot contains, are sent again and dropped ([`Follow::news`]).
+/// etcd accepts a watch that starts at the compacted revision itself, and cancels one that starts
+/// before it, and the revision of a new snapshot is never before it.
 pub(super) struct Watcher {
     etcd: EtcdRegistry,
     prefix: String,
@@ -93,9 +110,8 @@ impl Watcher {
     ) -> Option<Snapshot> {
         let (mut next, mut changed) = (first, None);
         while let Some(message) = next {
-            if !message.events().is_empty() {
+            if self.fold(follow.news(&message)) {
                 changed = message.header().map(ResponseHeader::revision);
-                self.fold(&message);
             }
             next = match follow.message().now_or_never() {
                 Some(Ok(next)) => next,
@@ -150,7 +166,7 @@ impl Watcher {
     async fn watch(&self, listed: i64) -> Result<Follow, Error> {
         let options = WatchOptions::new()
             .with_prefix()
-            .with_start_revision(listed + 1)
+            .with_start_revision(listed.max(1)) // 0 is "from now on"
             .with_fragment();
         let watch = |client: Client| {
             let options = options.clone();
@@ -168,14 +184,17 @@ impl Watcher {
         })
     }
 
-    fn fold(&mut self, message: &WatchResponse) {
-        for event in message.events() {
-            let Some(kv) = event.kv() else { continue };
-            match event.event_type() {
+    /// Applies events to the entries, and returns whether there were any.
+    fn fold<'a>(&mut self, news: impl Iterator<Item = (EventType, &'a KeyValue)>) -> bool {
+        let mut changed = false;
+        for (event_type, kv) in news {
+            match event_type {
                 EventType::Put => self.entries.put((kv.key(), kv.value(), kv.mod_revision())),
                 EventType::Delete => self.entries.delete(kv.key()),
             }
+            changed = true;
         }
+        changed
     }
 }
 
@@ -197,21 +216,42 @@ impl Follow {
     /// When the watch is of no use any more. A compacted or cancelled one says so in a message and
     /// is silent afterwards; a frozen server or a half-open connection is only silent.
     async fn message(&mut self) -> Result<Option<WatchResponse>, Error> {
-        let mut asked = false;
+        let mut requests = 0;
+        let mut limit = SILENCE_LIMIT;
         while Instant::now() < self.relist {
-            match timeout(QUIET, self.stream.message()).await {
+            match timeout(limit, self.stream.message()).await {
                 Ok(Ok(Some(message))) => return self.check(message).map(Some),
                 Ok(Ok(None)) => return Err(Error::registry("watch: the stream ended")),
                 Ok(Err(error)) => return Err(failed("watch", error)),
-                Err(_) if asked => return Err(Error::registry("watch: etcd is silent")),
+                Err(_) if requests == MAX_PROGRESS_REQUESTS => {
+                    return Err(Error::registry("watch: etcd is silent"));
+                }
                 Err(_) => {
-                    let ask = within(QUIET, "watch", self.stream.request_progress()).await?;
-                    ask.map_err(|error| failed("watch", error))?;
-                    asked = true;
+                    self.request_progress().await?;
+                    requests += 1;
+                    limit = PROGRESS_TIMEOUT;
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Requests a message on this watch, with or without events. Unlike a read, which any connection
+    /// to etcd could carry, it shows that the watch itself is alive.
+    async fn request_progress(&mut self) -> Result<(), Error> {
+        let request = self.stream.request_progress();
+        let sent = within(PROGRESS_TIMEOUT, "watch", request).await?;
+        sent.map_err(|error| failed("watch", error))
+    }
+
+    /// Returns a message's events that are newer than the snapshot.
+    fn news<'a>(
+        &'a self,
+        message: &'a WatchResponse,
+    ) -> impl Iterator<Item = (EventType, &'a KeyValue)> {
+        let events = message.events().iter();
+        let events = events.filter_map(|event| Some((event.event_type(), event.kv()?)));
+        events.filter(|(_, kv)| kv.mod_revision() > self.listed)
     }
 
     fn check(&self, message: WatchResponse) -> Result<WatchResponse, Error> {
