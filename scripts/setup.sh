@@ -4,7 +4,9 @@
 #
 #   scripts/setup.sh              what the build and the demo need
 #   scripts/setup.sh consul       Consul too; `zookeeper` is ZooKeeper, with Java where there is none
-#   scripts/setup.sh --all        all that the tests need: both of them, shellcheck and promtool
+#   scripts/setup.sh --all        all that the tests need: both of them, shellcheck and promtool; etcd and ZooKeeper in the
+#                                 versions of docker-compose.yml, and the oldest etcd that is supported
+#   scripts/setup.sh --versions   installs nothing: prints the versions of the registries that the tests use
 #
 # Official releases, checked by SHA-256, go to .tools/ in this repository: no root, nothing else is touched. Where they
 # cannot be had, Debian's and Ubuntu's packages take their place; ZooKeeper is one. For a mirror of GitHub:
@@ -13,7 +15,9 @@
 set -euo pipefail
 set +h # what is installed here is found at once, also where an older one stood in for it
 
-etcd_version=3.5.27
+etcd_version=3.5.30 # as in docker-compose.yml and in the Dockerfile
+oldest_etcd_version=3.4.23
+zookeeper_version=3.9 # as in docker-compose.yml
 protoc_version=31.1
 consul_version=1.22.1
 github=${GITHUB_MIRROR:-https://github.com}
@@ -27,6 +31,7 @@ trap 'rm -rf "$work"' EXIT
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$@" >&2; exit 1; }
 have() { command -v "$1" >/dev/null; }
+at_least() { printf '%s\n' "$1" "$2" | sort -V -C; } # OLDER NEWER
 
 # --- what is there ---
 
@@ -38,19 +43,28 @@ protoc_works() {
     "$protoc" ${PROTOC_INCLUDE:+"-I$PROTOC_INCLUDE"} "-I$work" -o /dev/null "$work/probe.proto" 2>/dev/null
 }
 
-# 3.4 is the first etcd whose watches can send a large change in fragments.
-etcd_works() {
-    have etcd && have etcdctl || return
-    printf '3.4\n%s\n' "$(etcd --version | sed -n 's/^etcd Version: //p')" | sort -V -C
+version_of_etcd() { "$1" --version 2>/dev/null | sed -n 's/^etcd Version: //p'; } # PROGRAM
+version_of_consul() { consul version 2>/dev/null | sed -n '1s/^Consul v//p'; }
+
+# A ZooKeeper that was not installed here has no version that could be read without starting it.
+version_of_zookeeper() {
+    local jar
+    for jar in "$tools"/zookeeper/zookeeper-[0-9]*.jar; do
+        [ -f "$jar" ] || continue
+        jar=${jar##*/zookeeper-}
+        echo "${jar%.jar}"
+    done
 }
+
+# 3.4 is the first etcd whose watches can send a large change in fragments.
+etcd_works() { have etcd && have etcdctl && at_least 3.4 "$(version_of_etcd etcd)"; }
 
 # --- official releases ---
 
-# The sums of the releases named above; a platform without a line gets its packages.
+# The sums of the releases named above; a platform without a line gets its packages. etcd's are not among them: see
+# etcd_from_release.
 sha256_of() {
     case $1 in
-    etcd-v3.5.27-linux-amd64.tar.gz) echo 0aad9a9e4e0817a021e933f9806a2b2960a62f949ad5a3d6436d8886945cb1bc ;;
-    etcd-v3.5.27-linux-arm64.tar.gz) echo 1277309f540c5a0329c428f95455c9f76d24f768c8d28fd2753e891c379053fa ;;
     protoc-31.1-linux-x86_64.zip) echo 96553041f1a91ea0efee963cb16f462f5985b4d65365f3907414c360044d8065 ;;
     protoc-31.1-linux-aarch_64.zip) echo 6c554de11cea04c56ebf8e45b54434019b1cd85223d4bbd25c282425e306ecc2 ;;
     protoc-31.1-osx-x86_64.zip) echo 485e87088b18614c25a99b1c0627918b3ff5b9fde54922fb1c920159fab7ba29 ;;
@@ -77,18 +91,16 @@ fetch() { # URL FILE
 
 sha256() { if have sha256sum; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1; }
 
-download() { # URL FILE
-    local sum
-    sum=$(sha256_of "$2") || return
+download() { # URL FILE SHA-256
     say "downloading $1"
     fetch "$1" "$work/$2" || return
-    [ "$(sha256 "$work/$2")" = "$sum" ] || { say "that is not the file with the SHA-256 $sum: not used"; return 1; }
+    [ "$(sha256 "$work/$2")" = "$3" ] || { say "that is not the file with the SHA-256 $3: not used"; return 1; }
 }
 
-release() { # REPOSITORY TAG FILE
-    sha256_of "$3" >/dev/null && [ -n "$github" ] || return
-    download "$github/$1/releases/download/$2/$3" "$3" && return
-    [ -f "$work/$3" ] || github= # out of reach: it is not asked again
+release() { # REPOSITORY TAG FILE SHA-256
+    [ -n "$4" ] && [ -n "$github" ] || return
+    download "$github/$1/releases/download/$2/$3" "$3" "$4" && return
+    [ -f "$work/$3" ] || github= # out of reach: no second attempt
     return 1
 }
 
@@ -96,14 +108,29 @@ unpack_zip() { # FILE DIRECTORY
     if have unzip; then unzip -q -o "$1" -d "$2"; else python3 -m zipfile -e "$1" "$2"; fi
 }
 
-etcd_from_release() {
+# The sum is the one that the release itself publishes, over https: it detects a broken download, and a forged one only
+# where the forger does not control that site too. Put a line into sha256_of when you know the sum from elsewhere.
+etcd_from_release() { # VERSION DIRECTORY
     local os arch
     case $(uname -s) in Linux) os=linux ;; *) return 1 ;; esac
     case $(uname -m) in x86_64) arch=amd64 ;; aarch64 | arm64) arch=arm64 ;; *) return 1 ;; esac
-    local name=etcd-v$etcd_version-$os-$arch
-    release etcd-io/etcd "v$etcd_version" "$name.tar.gz" || return
+    local name=etcd-v$1-$os-$arch sum
+    sum=$(sha256_of "$name.tar.gz" || published_sum "$1" "$name.tar.gz") || { github=; return 1; }
+    release etcd-io/etcd "v$1" "$name.tar.gz" "$sum" || return
     tar -xzf "$work/$name.tar.gz" -C "$work"
-    install -D -m 755 -t "$tools/bin" "$work/$name/etcd" "$work/$name/etcdctl"
+    install_etcd "$work/$name" "$2"
+}
+
+published_sum() { # VERSION FILE
+    [ -n "$github" ] && fetch "$github/etcd-io/etcd/releases/download/v$1/SHA256SUMS" "$work/SHA256SUMS" || return
+    awk -v file="$2" '$2 == file { print $1; found = 1 } END { exit !found }' "$work/SHA256SUMS"
+}
+
+# Only if it runs here: a package of another release of Debian may need a newer libc.
+install_etcd() { # FROM DIRECTORY
+    [ -n "$(version_of_etcd "$1/etcd")" ] || { say "this etcd does not run here: not used"; return 1; }
+    mkdir -p "$2"
+    install -m 755 "$1/etcd" "$1/etcdctl" "$2"
 }
 
 # protoc looks for its .proto files in ../include, seen from itself: on the PATH it needs no further setting.
@@ -113,7 +140,7 @@ protoc_from_release() {
     case $(uname -m) in x86_64) arch=x86_64 ;; aarch64 | arm64) arch=aarch_64 ;; *) return 1 ;; esac
     have unzip || have python3 || { say "neither unzip nor python3 is here to unpack protoc's release with"; return 1; }
     local name=protoc-$protoc_version-$os-$arch
-    release protocolbuffers/protobuf "v$protoc_version" "$name.zip" || return
+    release protocolbuffers/protobuf "v$protoc_version" "$name.zip" "$(sha256_of "$name.zip")" || return
     unpack_zip "$work/$name.zip" "$work/protoc"
     mkdir -p "$tools/bin" "$tools/include"
     cp -R "$work/protoc/include/." "$tools/include"
@@ -126,7 +153,7 @@ consul_from_release() {
     case $(uname -m) in x86_64) arch=amd64 ;; aarch64 | arm64) arch=arm64 ;; *) return 1 ;; esac
     have unzip || have python3 || { say "neither unzip nor python3 is here to unpack Consul's release with"; return 1; }
     local name=consul_${consul_version}_${os}_$arch.zip
-    download "https://releases.hashicorp.com/consul/$consul_version/$name" "$name" || return
+    download "https://releases.hashicorp.com/consul/$consul_version/$name" "$name" "$(sha256_of "$name")" || return
     unpack_zip "$work/$name" "$work/consul"
     mkdir -p "$tools/bin"
     install -m 755 "$work/consul/consul" "$tools/bin/consul"
@@ -154,14 +181,19 @@ apt_install() { # PACKAGE...
 apt_download() { (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$@"); }
 
 # Unpacked, not installed: that needs no root, and installing would start an etcd service on port 2379.
-etcd_from_packages() {
+etcd_from_packages() { # DIRECTORY [DEBIAN-RELEASE]: without one, this system's own packages
     have apt-get || return
-    say "downloading the packages etcd-server and etcd-client with apt-get"
-    apt_download etcd-server etcd-client 2>/dev/null ||
-        { as_root apt-get -qq update && apt_download etcd-server etcd-client; } || return
-    local package
-    for package in "$work"/etcd-*.deb; do dpkg -x "$package" "$work/etcd"; done
-    install -D -m 755 -t "$tools/bin" "$work"/etcd/usr/bin/{etcd,etcdctl}
+    say "downloading the packages etcd-server and etcd-client${2:+ of Debian $2} with apt-get"
+    if [ -n "${2:-}" ]; then
+        apt_download_from "$2" etcd-server etcd-client || return
+    else
+        apt_download etcd-server etcd-client 2>/dev/null ||
+            { as_root apt-get -qq update && apt_download etcd-server etcd-client; } || return
+    fi
+    local package unpacked=$work/etcd-${2:-packages}
+    for package in "$work"/etcd-*.deb; do dpkg -x "$package" "$unpacked"; done
+    rm "$work"/etcd-*.deb
+    install_etcd "$unpacked/usr/bin" "$1"
 }
 
 # The checker of Prometheus, without the server that the package would start.
@@ -197,18 +229,21 @@ apt_download_from() { # RELEASE PACKAGE...
     apt-get "${options[@]}" update && (cd "$work" && apt-get "${options[@]}" download "$@")
 }
 
-# ZooKeeper is five libraries for Java: unpacked, with a command that starts it.
+# ZooKeeper is five libraries for Java: unpacked, with a command that starts it. Debian trixie has 3.9, and it runs on the
+# Java of older releases.
 zookeeper_from_packages() {
     local packages=(libzookeeper-java libslf4j-java libdropwizard-metrics-java libsnappy-java)
     have apt-get || return
     say "downloading the packages ${packages[*]} with apt-get"
-    apt_download "${packages[@]}" 2>/dev/null ||
+    apt_download_from trixie "${packages[@]}" || apt_download "${packages[@]}" 2>/dev/null ||
         { as_root apt-get -qq update && apt_download "${packages[@]}"; } || return
-    local package
+    local package name
     for package in "${packages[@]}"; do dpkg -x "$work/$package"_*.deb "$work/zookeeper"; done
+    rm -rf "$tools/zookeeper"
     mkdir -p "$tools/zookeeper" "$tools/bin"
-    cp -L "$work"/zookeeper/usr/share/java/{zookeeper,zookeeper-jute,slf4j-api,slf4j-simple,metrics-core,snappy-java}.jar \
-        "$tools/zookeeper"
+    for name in zookeeper zookeeper-jute slf4j-api slf4j-simple metrics-core snappy-java; do
+        cp "$(readlink -f "$work/zookeeper/usr/share/java/$name.jar")" "$tools/zookeeper"
+    done
     cat >"$tools/bin/zookeeper" <<'RUN'
 #!/bin/sh
 # ZooKeeper in the foreground: zookeeper FILE. Small and soon there: what it has to hold are a few nodes.
@@ -232,32 +267,57 @@ provide_protoc() {
     say "protoc: installed"
 }
 
+# For the demo any etcd will do that works; the tests want the version that users get, or a newer one.
 provide_etcd() {
-    if etcd_works; then say "etcd: found"; return; fi
-    etcd_from_release || etcd_from_packages || true
+    local wanted=3.4
+    [ -z "$all" ] || wanted=$etcd_version
+    if etcd_works && at_least "$wanted" "$(version_of_etcd etcd)"; then
+        say "etcd: found, $(version_of_etcd etcd)"
+        return
+    fi
+    etcd_from_release "$etcd_version" "$tools/bin" || etcd_from_packages "$tools/bin" sid ||
+        etcd_works || etcd_from_packages "$tools/bin" || true
     etcd_works || fail "etcd and etcdctl, 3.4 or newer, are missing and could not be installed. Install them:" \
         "  Debian, Ubuntu   sudo apt-get install etcd-server etcd-client" \
         "  Fedora           sudo dnf install etcd" \
         "  macOS            brew install etcd" \
         "or put both programs of a release of github.com/etcd-io/etcd into $tools/bin"
-    say "etcd: installed"
+    say "etcd: installed, $(version_of_etcd etcd); docker-compose.yml has $etcd_version"
+}
+
+# The tests need it beside the other one, and are complete without it on systems where it cannot be had.
+provide_oldest_etcd() {
+    local directory=$tools/etcd-oldest
+    if [ -n "$(version_of_etcd "$directory/etcd")" ]; then
+        say "the oldest etcd that is supported: found, $(version_of_etcd "$directory/etcd")"
+        return
+    fi
+    etcd_from_release "$oldest_etcd_version" "$directory" || etcd_from_packages "$directory" bookworm ||
+        { say "the oldest etcd that is supported, $oldest_etcd_version, could not be had: not tested"; return; }
+    say "the oldest etcd that is supported: installed, $(version_of_etcd "$directory/etcd")"
 }
 
 provide_consul() {
-    if have consul; then say "consul: found"; return; fi
+    if have consul; then say "consul: found, $(version_of_consul)"; return; fi
     consul_from_release || consul_from_packages || true
     have consul || fail "consul is missing and could not be installed: put the program of a release of Consul into $tools/bin" \
         "  https://developer.hashicorp.com/consul/install"
-    say "consul: installed"
+    say "consul: installed, $(version_of_consul)"
+}
+
+zookeeper_works() {
+    have zookeeper && have java || return
+    [ -z "$all" ] || [ "$(command -v zookeeper)" != "$tools/bin/zookeeper" ] ||
+        at_least "$zookeeper_version" "$(version_of_zookeeper)"
 }
 
 provide_zookeeper() {
-    if have zookeeper && have java; then say "zookeeper: found"; return; fi
+    if zookeeper_works; then say "zookeeper: found, $(version_of_zookeeper)"; return; fi
     have java || apt_install --no-install-recommends default-jre-headless || fail "java is missing and could not be installed"
-    have zookeeper || zookeeper_from_packages || true
+    zookeeper_works || zookeeper_from_packages || true
     have zookeeper || fail "ZooKeeper is missing and could not be installed from packages: put a command 'zookeeper FILE'," \
         "which runs a release of https://zookeeper.apache.org in the foreground with that configuration, into $tools/bin"
-    say "zookeeper: installed"
+    say "zookeeper: installed, $(version_of_zookeeper)"
 }
 
 provide_shellcheck() {
@@ -274,11 +334,22 @@ provide_promtool() {
     say "promtool: installed"
 }
 
+# NAME VERSION-HERE VERSION-OF-COMPOSE, a line each.
+versions() {
+    echo "etcd $(version_of_etcd etcd) $etcd_version"
+    local oldest=$tools/etcd-oldest/etcd
+    [ ! -x "$oldest" ] || echo "etcd-oldest $(version_of_etcd "$oldest") $oldest_etcd_version"
+    echo "consul $(version_of_consul) $consul_version"
+    echo "zookeeper $(version_of_zookeeper) $zookeeper_version"
+}
+
+all=''
 wanted=(protoc etcd)
 for argument in "$@"; do
     case $argument in
     --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p;}' "$0"; exit ;;
-    --all) wanted+=(consul zookeeper shellcheck promtool) ;;
+    --versions) versions; exit ;;
+    --all) all=yes; wanted+=(oldest_etcd consul zookeeper shellcheck promtool) ;;
     etcd | consul | zookeeper) wanted+=("$argument") ;;
     *) printf 'setup: unknown argument %s; see --help\n' "$argument" >&2; exit 2 ;;
     esac

@@ -25,6 +25,9 @@ mod support;
 /// A node's time to live.
 const TTL: Duration = Duration::from_secs(2);
 
+/// The limit within which a silent watch is noticed: after 8 s, with a margin.
+const NOTICED: Duration = Duration::from_secs(10);
+
 /// How many schedules run at a time, and how many steps each has.
 const SCHEDULES: usize = 12;
 const STEPS: usize = 30;
@@ -176,6 +179,38 @@ async fn changes_come_without_another_list_being_read() {
         assert_eq!(next(&mut lists).await.unwrap(), all);
     }
     assert!(!double.fate().is_done(), "a list was read");
+}
+
+/// The watch starts at the snapshot's own revision, so etcd sends the events of this revision again.
+#[tokio::test]
+async fn events_of_the_snapshots_revision_change_nothing() {
+    let (double, scene) = scene().await;
+    let put = |state: &mut State, port| state.put(&scene.key(port), &scene.value(port, "v1"), 0);
+    double.change(|state| put(state, 1)).unwrap();
+    let mut lists = scene.registry.watch(&scene.service);
+    let mut next = async || timeout(PATIENCE, lists.next()).await.unwrap().unwrap();
+    let revision = next().await.unwrap().revision();
+    double.change(|state| put(state, 2)).unwrap();
+    let changed = next().await.unwrap();
+    assert_eq!(changed.nodes().len(), 2);
+    assert_eq!(changed.revision(), revision + 1, "no snapshot in between");
+}
+
+/// A watch on a double without changes, for longer than it takes to notice one that is silent.
+#[tokio::test]
+async fn a_quiet_watch_is_alive_as_long_as_progress_is_reported() {
+    let (double, scene) = scene().await;
+    let mut lists = scene.registry.watch(&scene.service);
+    assert!(next(&mut lists).await.unwrap().is_empty());
+    let item = timeout(NOTICED, lists.next()).await;
+    assert!(item.is_err(), "{item:?}");
+    double.fate().script_watch(End::Silent, 1); // after it was created
+    double.replace();
+    assert!(next(&mut lists).await.is_err(), "the stream ended");
+    assert!(next(&mut lists).await.unwrap().is_empty());
+    let silent = timeout(NOTICED, lists.next()).await.unwrap().unwrap();
+    let error = silent.unwrap_err().to_string();
+    assert!(error.contains("silent"), "{error}");
 }
 
 /// Nobody knows of the cancelled watch but from its last message: nothing comes after it.

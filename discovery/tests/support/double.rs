@@ -34,7 +34,7 @@ pub(crate) struct Double {
 /// What it knows.
 pub(crate) struct State {
     pub(crate) revision: i64,
-    /// History up to here is forgotten.
+    /// History before this revision is forgotten.
     pub(crate) compacted: i64,
     pub(crate) keys: BTreeMap<Vec<u8>, PbKeyValue>,
     pub(crate) history: Vec<PbEvent>,
@@ -176,9 +176,13 @@ impl State {
         });
     }
 
+    /// Forgets all history before the last revision, whose events etcd keeps.
     pub(crate) fn compact(&mut self) {
-        self.compacted = self.revision;
-        self.history.clear();
+        let compacted = self.revision;
+        let is_kept = |kv: &PbKeyValue| kv.mod_revision >= compacted;
+        self.history
+            .retain(|event| event.kv.as_ref().is_some_and(is_kept));
+        self.compacted = compacted;
     }
 
     pub(crate) fn grant(&mut self, seconds: i64) -> i64 {

@@ -35,6 +35,7 @@ mod logs;
 mod missed;
 mod nodes;
 mod process;
+mod quiet;
 mod registry;
 #[path = "../../../discovery/tests/support/relay.rs"]
 #[allow(dead_code, reason = "the library's tests use more of it")]
@@ -189,6 +190,7 @@ fn all<B: Backend>() -> impl Iterator<Item = Fault> {
         attempts::retry_storm "every second connect fails on all nodes";
         attempts::reuse_race "kept connections end when they are used again";
         scale::gone_nodes "300 nodes come and go, four times";
+        quiet::quiet<B> "no change in etcd for 20 s" Quick;
         registry::etcd_down<B> "etcd away for four times to live";
         registry::etcd_frozen<B> "etcd frozen for three times to live";
         registry::etcd_half_open<B> "bytes to and from etcd swallowed for three times to live";

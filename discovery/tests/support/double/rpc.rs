@@ -142,6 +142,8 @@ struct Watch {
     from: Vec<u8>,
     to: Vec<u8>,
     takes_pieces: bool,
+    /// The start revision of the request.
+    start: i64,
     /// The revision of the first event that was not sent.
     next: i64,
     replaced: u32,
@@ -155,7 +157,7 @@ impl Watch {
                 changed = self.state.changed() => changed.ok()?,
                 asked = self.going.asked.message() => {
                     asked.ok()??;
-                    self.ready.push_back(self.response(Vec::new())); // the progress
+                    self.report_progress();
                 }
             }
             self.catch_up()?;
@@ -176,6 +178,14 @@ impl Watch {
         Some((Ok(message), self))
     }
 
+    /// Responds to a progress request, unless the watch starts in the future: as etcd since 3.4.38,
+    /// 3.5.22 and 3.6.
+    fn report_progress(&mut self) {
+        if self.start <= self.state.borrow().revision {
+            self.ready.push_back(self.response(Vec::new()));
+        }
+    }
+
     fn response(&self, events: Vec<PbEvent>) -> PbWatchResponse {
         PbWatchResponse {
             header: self.state.borrow().header(),
@@ -190,7 +200,7 @@ impl Watch {
         if state.replaced != self.replaced {
             return None;
         }
-        if self.next <= state.compacted {
+        if self.next < state.compacted {
             let compacted = PbWatchResponse {
                 canceled: true,
                 compact_revision: state.compacted,
@@ -250,6 +260,7 @@ impl PbWatchService for Rpc {
             from: create.key,
             to: create.range_end,
             takes_pieces: create.fragment,
+            start: create.start_revision,
             next: create.start_revision,
             replaced,
             ready: VecDeque::new(),
