@@ -26,6 +26,11 @@ stage() { printf '\n=== %s (after %d s)\n' "$*" "$((SECONDS - started))"; }
 stage "what is needed"
 scripts/setup.sh --all
 registries=(--features 'consul zookeeper')
+oldest_etcd=$root/.tools/etcd-oldest/etcd
+
+# NAME VERSION PINNED, a line for each registry: what is tested here, and what docker-compose.yml has.
+versions=$(scripts/setup.sh --versions)
+version_of() { awk -v name="$1" '$1 == name { print $2 }' <<<"$versions"; }
 
 stage "format"
 cargo fmt --all --check
@@ -43,16 +48,30 @@ if [ -e .git ]; then # as Git for Windows would check it out, whose default it i
     rm -rf "$clone"
 fi
 promtool check config observability/prometheus.yml
+for file in docker-compose.yml Dockerfile; do # one version for containers and for processes
+    grep -qF "etcd:v$(awk '$1 == "etcd" { print $3 }' <<<"$versions")" "$file" || { echo "$file has another etcd than scripts/setup.sh" >&2; exit 1; }
+done
 
 stage "documentation"
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace "${registries[@]}" --no-deps
 
-stage "tests"
+stage "tests, on etcd $(version_of etcd), Consul $(version_of consul), ZooKeeper $(version_of zookeeper)"
 cargo test --locked --workspace "${registries[@]}"
 
-stage "faults, one of each kind"
+stage "faults, one of each kind, on the same"
 scripts/faults.sh --debug --quick
 for registry in consul zookeeper; do scripts/faults.sh --debug --quick --registry "$registry"; done
+
+if [ -x "$oldest_etcd" ]; then
+    stage "etcd's tests and faults again, on etcd $(version_of etcd-oldest)"
+    suites=()
+    for suite in access cluster faults keys leases; do suites+=(--test "etcd_$suite"); done # without the scripted etcd
+    ETCD_PROGRAM=$oldest_etcd cargo test --locked --workspace "${registries[@]}" "${suites[@]}"
+    ETCD_PROGRAM=$oldest_etcd cargo test --locked --workspace "${registries[@]}" --test registry etcd::
+    ETCD_PROGRAM=$oldest_etcd scripts/faults.sh --debug --quick
+else
+    left_out+=("the oldest etcd that is supported: it could not be had")
+fi
 
 stage "the README's steps, natively"
 blocks() { awk '/^```console$/, /^```$/' "$1"; }
@@ -83,4 +102,10 @@ else
 fi
 
 printf '\n=== all tests passed in %d s\n' "$((SECONDS - started))"
+while read -r name version pinned; do
+    case $version. in
+    "$pinned".*) echo "tested on: $name $version" ;;
+    *) echo "tested on: $name $version; not tested: $pinned" ;;
+    esac
+done <<<"$versions"
 for what in "${left_out[@]}"; do printf 'left out: %s\n' "$what"; done
