@@ -8,8 +8,9 @@
 #                                 versions of docker-compose.yml, and the oldest etcd that is supported
 #   scripts/setup.sh --versions   installs nothing: prints the versions of the registries that the tests use
 #
-# Official releases, checked by SHA-256, go to .tools/ in this repository: no root, nothing else is touched. Where they
-# cannot be had, Debian's and Ubuntu's packages take their place; ZooKeeper is one. For a mirror of GitHub:
+# Official releases, checked by SHA-256 (etcd's by the sums that the release publishes), go to .tools/ in this repository: no
+# root, nothing else is touched. Where they cannot be had, Debian's and Ubuntu's packages take their place; ZooKeeper is one.
+# For a mirror of GitHub:
 #
 #   GITHUB_MIRROR=https://mirror.example/https://github.com scripts/setup.sh
 set -euo pipefail
@@ -55,6 +56,8 @@ version_of_zookeeper() {
         echo "${jar%.jar}"
     done
 }
+
+known() { "$@" | grep . || echo unknown; } # what a function above prints, if anything
 
 # 3.4 is the first etcd whose watches can send a large change in fragments.
 etcd_works() { have etcd && have etcdctl && at_least 3.4 "$(version_of_etcd etcd)"; }
@@ -225,7 +228,8 @@ apt_download_from() { # RELEASE PACKAGE...
     mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $release main" >"$lists/sources.list"
     local options=(-qq -o "Dir::Etc::sourcelist=$lists/sources.list" -o Dir::Etc::sourceparts=-
-        -o "Dir::State::lists=$lists/lists" -o "Dir::Cache=$lists/cache" -o APT::Sandbox::User=root)
+        -o "Dir::State::lists=$lists/lists" -o "Dir::Cache=$lists/cache" -o APT::Sandbox::User=root
+        -o Acquire::Languages=none)
     apt-get "${options[@]}" update && (cd "$work" && apt-get "${options[@]}" download "$@")
 }
 
@@ -298,11 +302,11 @@ provide_oldest_etcd() {
 }
 
 provide_consul() {
-    if have consul; then say "consul: found, $(version_of_consul)"; return; fi
+    if have consul; then say "consul: found, $(known version_of_consul)"; return; fi
     consul_from_release || consul_from_packages || true
     have consul || fail "consul is missing and could not be installed: put the program of a release of Consul into $tools/bin" \
         "  https://developer.hashicorp.com/consul/install"
-    say "consul: installed, $(version_of_consul)"
+    say "consul: installed, $(known version_of_consul)"
 }
 
 zookeeper_works() {
@@ -312,12 +316,12 @@ zookeeper_works() {
 }
 
 provide_zookeeper() {
-    if zookeeper_works; then say "zookeeper: found, $(version_of_zookeeper)"; return; fi
+    if zookeeper_works; then say "zookeeper: found, $(known version_of_zookeeper)"; return; fi
     have java || apt_install --no-install-recommends default-jre-headless || fail "java is missing and could not be installed"
     zookeeper_works || zookeeper_from_packages || true
     have zookeeper || fail "ZooKeeper is missing and could not be installed from packages: put a command 'zookeeper FILE'," \
         "which runs a release of https://zookeeper.apache.org in the foreground with that configuration, into $tools/bin"
-    say "zookeeper: installed, $(version_of_zookeeper)"
+    say "zookeeper: installed, $(known version_of_zookeeper)"
 }
 
 provide_shellcheck() {
@@ -336,11 +340,11 @@ provide_promtool() {
 
 # NAME VERSION-HERE VERSION-OF-COMPOSE, a line each.
 versions() {
-    echo "etcd $(version_of_etcd etcd) $etcd_version"
+    echo "etcd $(known version_of_etcd etcd) $etcd_version"
     local oldest=$tools/etcd-oldest/etcd
-    [ ! -x "$oldest" ] || echo "etcd-oldest $(version_of_etcd "$oldest") $oldest_etcd_version"
-    echo "consul $(version_of_consul) $consul_version"
-    echo "zookeeper $(version_of_zookeeper) $zookeeper_version"
+    [ ! -x "$oldest" ] || echo "etcd-oldest $(known version_of_etcd "$oldest") $oldest_etcd_version"
+    echo "consul $(known version_of_consul) $consul_version"
+    echo "zookeeper $(known version_of_zookeeper) $zookeeper_version"
 }
 
 all=''

@@ -186,7 +186,7 @@ async fn resumed(relay: &Relay, service: &ServiceName) -> SnapshotStream {
 }
 
 /// On a quiet etcd the revision of the snapshot is the last one, so the watch starts where nothing
-/// has happened yet. Since 3.4.38, 3.5.22 and 3.6 etcd responds to no progress request of a watch
+/// has happened yet. Since 3.4.38, 3.5.22 and 3.6.2 etcd responds to no progress request of a watch
 /// whose start revision is in the future.
 #[tokio::test]
 async fn a_quiet_etcd_is_never_disconnected() {

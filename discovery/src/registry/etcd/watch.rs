@@ -33,14 +33,14 @@ const RELIST: Duration = Duration::from_secs(60);
 /// snapshot whenever anything at all is wrong.
 ///
 /// The watch starts at the snapshot's own revision R, not at R + 1. On a quiet etcd R + 1 is in the
-/// future, and since 3.4.38, 3.5.22 and 3.6 etcd does not respond to a progress request of such a
-/// watch ([etcd 20221](https://github.com/etcd-io/etcd/issues/20221), fixed in
-/// [20229](https://github.com/etcd-io/etcd/pull/20229); `progressIfSync` in
-/// [`watchable_store.go`](https://github.com/etcd-io/etcd/blob/main/server/storage/mvcc/watchable_store.go)):
-/// a progress response with a revision below the start would be wrong. Starting at R has no other
-/// effect. Events of R, which the snapshot contains, are sent again and dropped ([`Follow::news`]).
-/// etcd accepts a watch that starts at the compacted revision itself, and cancels one that starts
-/// before it, and the revision of a new snapshot is never before it.
+/// future, and since 3.4.38, 3.5.22 and 3.6.2 etcd does not respond to a progress request of such a
+/// watch, because a progress below the start would be wrong
+/// ([etcd 20229](https://github.com/etcd-io/etcd/pull/20229), `progressIfSync` in
+/// [`watchable_store.go`](https://github.com/etcd-io/etcd/blob/main/server/storage/mvcc/watchable_store.go)).
+/// Nothing else differs: the events of R, which the snapshot contains, are sent again and dropped
+/// ([`Follow::news`]). Compaction up to R does no harm. etcd cancels a watch that starts before the
+/// compacted revision, not one that starts at it; that such a watch could lack the deletions of R
+/// before 3.5.18 ([etcd 19249](https://github.com/etcd-io/etcd/pull/19249)) does not matter here.
 pub(super) struct Watcher {
     etcd: EtcdRegistry,
     prefix: String,

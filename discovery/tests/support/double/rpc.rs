@@ -179,7 +179,7 @@ impl Watch {
     }
 
     /// Responds to a progress request, unless the watch starts in the future: as etcd since 3.4.38,
-    /// 3.5.22 and 3.6.
+    /// 3.5.22 and 3.6.2.
     fn report_progress(&mut self) {
         if self.start <= self.state.borrow().revision {
             self.ready.push_back(self.response(Vec::new()));
