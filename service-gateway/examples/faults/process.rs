@@ -143,6 +143,14 @@ impl Process {
         Ok(fs::read_to_string(&self.log)?.contains(words))
     }
 
+    /// The warnings and errors in its log.
+    pub(crate) fn warnings(&self) -> anyhow::Result<Vec<String>> {
+        let log = fs::read_to_string(&self.log)?;
+        ensure!(log.contains(" INFO "), "a log with levels");
+        let is_warning = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+        Ok(log.lines().filter(is_warning).map(str::to_owned).collect())
+    }
+
     pub(crate) fn signal(&self, signal: &str) -> anyhow::Result<()> {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args([signal, &id]).status()?;
