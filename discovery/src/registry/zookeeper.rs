@@ -2,18 +2,23 @@
 //! a node is an ephemeral znode, which goes with the session that made it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use zookeeper_client::{Acl, Acls, Client, Permission};
+use zookeeper_client::{Acl, Acls, Permission};
 
 use super::{NodeRegistry, RegistryUrl, SnapshotStream};
 use crate::{Error, Registration, ServiceName, ServiceNode};
 
+mod claims;
 mod session;
+mod sessions;
 mod watch;
 
+use claims::Claims;
 use session::SessionKeeper;
+use sessions::Sessions;
 use watch::Watcher;
 
 /// Everything for who has the creator's password, reading for everybody.
@@ -28,15 +33,25 @@ static OWN: [Acl; 2] = [
 /// add to it. ZooKeeper keeps no list of users: one is known by its name and password together, so
 /// the first to create a service owns it, and another password is another user. All nodes under a
 /// prefix need the same.
+///
+/// However many services are watched and nodes registered, a registry has one session for all watches
+/// and one for all registrations of the same TTL. Clones share them. A session ends with its last
+/// watch or registration.
 #[derive(Clone)]
 pub struct ZooKeeperRegistry {
     url: RegistryUrl,
+    sessions: Arc<Sessions>,
+    claims: Arc<Claims>,
 }
 
 impl ZooKeeperRegistry {
     /// The registry at this URL. Connecting happens at the first use.
     pub fn new(url: &RegistryUrl) -> Self {
-        Self { url: url.clone() }
+        Self {
+            url: url.clone(),
+            sessions: Arc::new(Sessions::new(url.clone())),
+            claims: Arc::default(),
+        }
     }
 
     /// The znode of a service, whose children are its nodes.
@@ -51,28 +66,6 @@ impl ZooKeeperRegistry {
             Some(_) => Acls::new(&OWN),
             None => Acls::anyone_all(),
         }
-    }
-
-    /// A new session. The server may give it another time to live than was asked: two to twenty of
-    /// its ticks.
-    ///
-    /// A `detached` session goes on without a client until its time is over. Others end with theirs.
-    async fn connect(&self, ttl: Duration, detached: bool) -> Result<Client, Error> {
-        let mut servers = self.url.endpoints().to_vec();
-        fastrand::shuffle(&mut servers); // so that clients spread over a cluster
-        let mut connector = Client::connector()
-            .with_session_timeout(ttl)
-            .with_fail_eagerly();
-        if let Some(user) = &self.url.access.user {
-            let digest = format!("{}:{}", user.name, user.password.read()?);
-            connector = connector.with_auth("digest", digest.as_bytes());
-        }
-        if detached {
-            connector = connector.with_detached();
-        }
-        let servers = servers.join(",");
-        let client = connector.connect(&servers).await;
-        client.map_err(|error| failed(&format!("connect to {servers}"), error))
     }
 }
 

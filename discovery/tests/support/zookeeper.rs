@@ -23,7 +23,6 @@ fn command(directory: &Path, port: u16) -> Command {
         "tickTime=500\n\
          clientPort={port}\n\
          clientPortAddress=127.0.0.1\n\
-         maxClientCnxns=0\n\
          admin.enableServer=false\n\
          dataDir={}\n",
         directory.join("data").display()

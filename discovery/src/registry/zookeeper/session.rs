@@ -1,71 +1,144 @@
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
-use zookeeper_client::{Client, CreateMode, Error as ZkError, EventType, SessionState};
+use tokio::time::{sleep, timeout};
+use zookeeper_client::{Client, CreateMode, Error as ZkError, EventType, SessionState, Stat};
 
+use super::claims::Claim;
+use super::sessions::{Purpose, Session};
 use super::{ZooKeeperRegistry, failed};
 use crate::registration::{Keeper, Registered};
 use crate::{Error, ServiceNode};
 
-/// Keeps a node's znode under a session of its own, whose time to live is the node's: creates it, and
-/// watches it. The client renews the session and takes it to another server, if it soon can; any other
-/// trouble ends in a new session and a new znode.
+/// How long to wait before the znode of a dropped registration is deleted again.
+const DELETE_RETRY: Duration = Duration::from_secs(1);
+
+/// Keeps a node's znode in the session for registrations of its TTL: creates it, and watches it. The
+/// client renews the session and takes it to another server, if it soon can; any other trouble ends
+/// in a new znode, and in a new session where that is needed.
 pub(super) struct SessionKeeper {
     zookeeper: ZooKeeperRegistry,
     service: String,
-    path: String,
     value: String,
     ttl: Duration,
-    client: Option<Client>,
-    /// Our sessions that the znode may be of: the one that it was created in, and later ones, of
-    /// whose attempts no good news came back.
-    sessions: Vec<i64>,
-    /// Whether the znode was ours once. Until then it is taken from whoever has it, who cannot be
-    /// listening where we are; afterwards another owner is a successor and is left alone.
+    session: Option<Arc<Session>>,
+    znode: Znode,
+    /// Whether the znode was ours once. Until then it is taken over from its owner, which cannot be
+    /// listening at our address; afterwards another owner is a successor and is left alone.
     owned: bool,
+}
+
+/// The znode of one registration.
+#[derive(Clone)]
+struct Znode {
+    claim: Arc<Claim>,
+    /// Our sessions that it may be of: the one that it was created in, and later ones, of whose
+    /// attempts no good news came back.
+    sessions: Vec<i64>,
+}
+
+impl Znode {
+    fn path(&self) -> &str {
+        self.claim.path()
+    }
+
+    fn is_ours(&self, stat: &Stat) -> bool {
+        self.claim.is_ours() && self.sessions.contains(&stat.ephemeral_owner)
+    }
+
+    /// Deletes it if it is ours.
+    async fn delete(&self, client: &Client) -> Result<(), Error> {
+        if !self.claim.is_ours() {
+            return Ok(());
+        }
+        let stat = client.check_stat(self.path()).await;
+        let stat = stat.map_err(|error| failed("look", error))?;
+        let Some(stat) = stat.filter(|stat| self.is_ours(stat)) else {
+            return Ok(());
+        };
+        match client.delete(self.path(), Some(stat.version)).await {
+            Ok(()) | Err(ZkError::NoNode) => Ok(()),
+            Err(error) => Err(failed("delete", error)),
+        }
+    }
+
+    /// Deletes it after its TTL if it is still ours.
+    async fn expire(self, client: Client, ttl: Duration) {
+        sleep(ttl).await;
+        while let Err(error) = self.delete(&client).await {
+            if client.state().is_terminated() {
+                return; // and the znode is gone
+            }
+            log::debug!(path = self.path(), error:%; "not deleted yet");
+            sleep(DELETE_RETRY).await;
+        }
+    }
 }
 
 impl SessionKeeper {
     pub(super) fn new(zookeeper: ZooKeeperRegistry, node: &ServiceNode, ttl: Duration) -> Self {
         let service = zookeeper.path(&node.service);
+        let path = format!("{service}/{}", node.address);
         Self {
+            znode: Znode {
+                claim: Arc::new(Claim::new(zookeeper.claims.clone(), path)),
+                sessions: Vec::new(),
+            },
             zookeeper,
-            path: format!("{service}/{}", node.address),
             service,
             value: node.to_json(),
             ttl,
-            client: None,
-            sessions: Vec::new(),
+            session: None,
             owned: false,
         }
     }
 
     async fn try_hold(&mut self, registered: &Registered) -> Result<Infallible, Error> {
-        let client = self.zookeeper.connect(self.ttl, true).await?;
-        let session = client.session_id().0;
-        self.sessions.push(session);
-        self.client = Some(client.clone());
-        self.create(&client).await?;
+        self.claim()?;
+        let session = self.open().await?;
+        let id = session.session_id().0;
+        if !self.znode.sessions.contains(&id) {
+            self.znode.sessions.push(id);
+        }
+        self.session = Some(session.clone());
+        self.create(&session).await?;
         self.owned = true;
-        self.sessions = vec![session];
+        self.znode.sessions = vec![id];
         registered.now();
         tokio::select! {
-            over = self.stay(&client, session) => over,
-            () = cut_off(&client, self.ttl / 3) => Err(Error::registry("the session has no server")),
+            over = self.stay(&session) => over,
+            () = cut_off(&session, self.ttl / 3) => Err(Error::registry("the session has no server")),
         }
     }
 
+    fn claim(&self) -> Result<(), Error> {
+        if !self.owned {
+            self.znode.claim.seize();
+        } else if !self.znode.claim.take() {
+            let path = self.znode.path();
+            return Err(Error::registry(format!(
+                "{path} is another registration's now"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<Arc<Session>, Error> {
+        let purpose = Purpose::Registrations(self.ttl);
+        self.zookeeper.sessions.get(purpose).await
+    }
+
     async fn create(&self, client: &Client) -> Result<(), Error> {
-        let value = self.value.as_bytes();
+        let (path, value) = (self.znode.path(), self.value.as_bytes());
         let ephemeral = CreateMode::Ephemeral.with_acls(self.zookeeper.acls());
-        let mut made = client.create(&self.path, value, &ephemeral).await;
+        let mut made = client.create(path, value, &ephemeral).await;
         // A service that is there is not created: we may only be allowed to add to it.
         if made == Err(ZkError::NoNode) {
             let persistent = CreateMode::Persistent.with_acls(self.zookeeper.acls());
             let service = client.mkdir(&self.service, &persistent).await;
             service.map_err(|error| failed("create the service", error))?;
-            made = client.create(&self.path, value, &ephemeral).await;
+            made = client.create(path, value, &ephemeral).await;
         }
         match made {
             Ok(_) => Ok(()),
@@ -76,11 +149,11 @@ impl SessionKeeper {
 
     /// Puts our znode in the place of another, at once: a znode does not change its session.
     async fn replace(&self, client: &Client) -> Result<(), Error> {
-        let path = &self.path;
+        let path = self.znode.path();
         let stat = client.check_stat(path).await;
         let stat = stat.map_err(|error| failed("look", error))?;
         let stat = stat.ok_or_else(|| Error::registry(format!("{path} has just been changed")))?;
-        if self.owned && !self.sessions.contains(&stat.ephemeral_owner) {
+        if self.owned && !self.znode.is_ours(&stat) {
             return Err(Error::registry(format!("{path} is another process's now")));
         }
         let ephemeral = CreateMode::Ephemeral.with_acls(self.zookeeper.acls());
@@ -93,13 +166,13 @@ impl SessionKeeper {
         Ok(())
     }
 
-    /// Stays as long as the znode is there and the session's.
-    async fn stay(&self, client: &Client, session: i64) -> Result<Infallible, Error> {
+    /// Stays as long as the znode is there and ours.
+    async fn stay(&self, client: &Client) -> Result<Infallible, Error> {
+        let path = self.znode.path();
         loop {
-            let look = client.check_and_watch_stat(&self.path).await;
+            let look = client.check_and_watch_stat(path).await;
             let (stat, change) = look.map_err(|error| failed("look", error))?;
-            if stat.is_none_or(|stat| stat.ephemeral_owner != session) {
-                let path = &self.path;
+            if stat.is_none_or(|stat| !self.znode.is_ours(&stat)) {
                 return Err(Error::registry(format!("{path} was deleted or replaced")));
             }
             let event = change.changed().await;
@@ -137,20 +210,26 @@ impl Keeper for SessionKeeper {
         }
     }
 
-    /// Deletes the znode if it is one of ours.
-    async fn leave(self) -> Result<(), Error> {
-        let client = match self.client {
+    /// Deletes the znode if it is ours. The session may go on for others.
+    async fn leave(mut self) -> Result<(), Error> {
+        let session = match &self.session {
             None => return Ok(()), // it was never there
-            Some(client) if !client.state().is_terminated() => client,
-            Some(_) => self.zookeeper.connect(self.ttl, true).await?,
+            Some(session) if !session.state().is_terminated() => session.clone(),
+            Some(_) => self.open().await?,
         };
-        let stat = client.check_stat(&self.path).await;
-        let stat = stat.map_err(|error| failed("look", error))?;
-        let ours = stat.filter(|stat| self.sessions.contains(&stat.ephemeral_owner));
-        let Some(stat) = ours else { return Ok(()) };
-        match client.delete(&self.path, Some(stat.version)).await {
-            Ok(()) | Err(ZkError::NoNode) => Ok(()),
-            Err(error) => Err(failed("delete", error)),
+        self.znode.delete(&session).await?;
+        self.session = None;
+        Ok(())
+    }
+}
+
+impl Drop for SessionKeeper {
+    /// Leaves the znode to its TTL, as the process's death would: the server deletes it with the
+    /// session, or we do if the session goes on for others.
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            let client = Client::clone(&session);
+            session.spawn(self.znode.clone().expire(client, self.ttl));
         }
     }
 }

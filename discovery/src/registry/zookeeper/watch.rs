@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -8,19 +9,17 @@ use zookeeper_client::{
     AddWatchMode, Client, Error as ZkError, EventType, PersistentWatcher, Stat, WatchedEvent,
 };
 
+use super::sessions::{Purpose, Session};
 use super::{ZooKeeperRegistry, failed};
 use crate::registry::entries::Entries;
 use crate::{Error, ServiceName, Snapshot};
 
-/// The time to live of a watch's session. The client calls a server silent after two fifths of it.
-const SESSION: Duration = Duration::from_secs(6);
-
 /// How often the whole list is read although nothing seems wrong.
 const RELIST: Duration = Duration::from_secs(60);
 
-/// Follows the children of one znode, in a session of its own: watches all of them, reads the list,
-/// and then each that an event names. Any trouble with the session ends it, and the next list comes
-/// from a new one: what happens while a client is connected anew, a lasting watch does not tell
+/// Follows the children of one znode, in the session that all watches share: watches all of them, reads
+/// the list, and then each that an event names. After any trouble with the session the watch begins
+/// again with a new list: what happens while a client is connected anew, a lasting watch does not tell
 /// ([ZOOKEEPER-4698](https://issues.apache.org/jira/browse/ZOOKEEPER-4698)).
 pub(super) struct Watcher {
     zookeeper: ZooKeeperRegistry,
@@ -34,7 +33,7 @@ pub(super) struct Watcher {
 }
 
 struct Follow {
-    client: Client,
+    session: Arc<Session>,
     watcher: PersistentWatcher,
     relist: Instant,
 }
@@ -75,26 +74,26 @@ impl Watcher {
 
     /// Watches first and reads then, so that nothing is missed in between.
     async fn begin(&mut self) -> Result<Snapshot, Error> {
-        let client = self.zookeeper.connect(SESSION, false).await?;
+        let session = self.zookeeper.sessions.get(Purpose::Watches).await?;
         let all = AddWatchMode::PersistentRecursive; // also if there is no such znode yet
-        let watcher = client.watch(&self.path, all).await;
+        let watcher = session.watch(&self.path, all).await;
         let watcher = watcher.map_err(|error| failed("watch", error))?;
-        self.list(client, watcher).await
+        self.list(session, watcher).await
     }
 
     async fn list(
         &mut self,
-        client: Client,
+        session: Arc<Session>,
         watcher: PersistentWatcher,
     ) -> Result<Snapshot, Error> {
-        let (names, last) = match client.get_children(&self.path).await {
+        let (names, last) = match session.get_children(&self.path).await {
             Ok((names, stat)) => (names, stat.pzxid),
             Err(ZkError::NoNode) => (Vec::new(), 0),
             Err(error) => return Err(failed("list", error)),
         };
         let paths = names.iter().map(|name| format!("{}/{name}", self.path));
         let mut entries = Vec::new();
-        for (path, data) in read(&client, paths.collect()).await {
+        for (path, data) in read(&session, paths.collect()).await {
             match data {
                 Ok((value, stat)) => entries.push((path, value, stat.mzxid)),
                 Err(ZkError::NoNode) => {} // an event will say so
@@ -108,7 +107,7 @@ impl Watcher {
             .replace(entries.map(|(path, value, zxid)| (path.as_bytes(), &**value, *zxid)));
         let relist = Instant::now() + RELIST.mul_f64(0.8 + 0.4 * fastrand::f64());
         self.follow = Some(Follow {
-            client,
+            session,
             watcher,
             relist,
         });
@@ -119,14 +118,14 @@ impl Watcher {
     async fn follow(&mut self, mut follow: Follow) -> Result<Snapshot, Error> {
         let event = timeout_at(follow.relist, follow.watcher.changed()).await;
         let Ok(event) = event else {
-            return self.list(follow.client, follow.watcher).await;
+            return self.list(follow.session, follow.watcher).await;
         };
         let (mut next, mut changed) = (Some(event), BTreeSet::new());
         while let Some(event) = next {
             changed.extend(self.child(event)?);
             next = follow.watcher.changed().now_or_never();
         }
-        for (path, data) in read(&follow.client, changed).await {
+        for (path, data) in read(&follow.session, changed).await {
             match data {
                 Ok((value, stat)) => {
                     self.revision = self.revision.max(stat.mzxid);
@@ -134,7 +133,9 @@ impl Watcher {
                 }
                 Err(ZkError::NoNode) => {
                     self.entries.delete(path.as_bytes());
-                    self.revision = self.revision.max(self.last_deletion(&follow.client).await?);
+                    self.revision = self
+                        .revision
+                        .max(self.last_deletion(&follow.session).await?);
                 }
                 Err(error) => return Err(failed("read", error)),
             }
