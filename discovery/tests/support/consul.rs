@@ -41,8 +41,6 @@ fn command(directory: &Path, port: u16) -> Command {
             "grpc": -1,
         },
         "disable_update_check": true,
-        // One process here plays hundreds of nodes: Consul allows 200 connections to each.
-        "limits": { "http_max_conns_per_client": 2000 },
         "performance": { "raft_multiplier": 1 },
     });
     let file = directory.join("config.json");

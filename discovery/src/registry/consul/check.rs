@@ -57,6 +57,8 @@ impl CheckKeeper {
     }
 
     async fn try_hold(&mut self, registered: &Registered) -> Result<Infallible, Error> {
+        let agent = self.agent.clone();
+        let registering = agent.registering().await;
         if self.owned && self.has_successor().await? {
             let service = &self.service;
             return Err(Error::registry(format!(
@@ -68,8 +70,10 @@ impl CheckKeeper {
         self.pass().await?; // a check that was there and failed goes on failing
         within(SYNC_LIMIT, "register", self.listed()).await??;
         registered.now();
+        drop(registering);
         loop {
             sleep(self.ttl / 3).await;
+            let _short = agent.short().await;
             self.pass().await?;
         }
     }
@@ -150,6 +154,7 @@ impl Keeper for CheckKeeper {
     /// Lets the check fail first, which is off the list and can only be ours. Deregistering alone
     /// could hit a successor.
     async fn leave(self) -> Result<(), Error> {
+        let _short = self.agent.short().await;
         if !self.update("fail").await? {
             return Ok(()); // gone already, or a successor's
         }

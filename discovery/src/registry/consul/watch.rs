@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::agent::Agent;
+use super::agent::{Agent, Watch};
 use crate::registry::entries::Entries;
 use crate::{Error, ServiceName, Snapshot};
 
@@ -20,9 +20,12 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows a service with [blocking queries][1]: each asks for a list later than the last.
 ///
+/// With more services than connections for them, watches take turns: a change is then seen at the
+/// watch's next turn, up to two seconds later with 500 services.
+///
 /// [1]: https://developer.hashicorp.com/consul/api-docs/features/blocking
 pub(super) struct Watcher {
-    agent: Arc<Agent>,
+    watch: Watch,
     path: String,
     entries: Entries,
     /// How late the last list was. 0 asks for what is now.
@@ -60,7 +63,7 @@ struct Service {
 impl Watcher {
     pub(super) fn new(agent: Arc<Agent>, service: ServiceName) -> Self {
         Self {
-            agent,
+            watch: Watch::new(agent),
             path: format!("/v1/health/service/{service}?passing=true"),
             entries: Entries::new(service, String::new()),
             index: 0,
@@ -92,7 +95,8 @@ impl Watcher {
 
     async fn list(&mut self) -> Result<Snapshot, Error> {
         let wait = WAIT.mul_f64(0.8 + 0.4 * fastrand::f64());
-        let answer = self.agent.get(&self.path, self.index, wait).await;
+        let turn = self.watch.turn().await;
+        let answer = turn.get(&self.path, self.index, wait).await;
         let (index, instances): (u64, Vec<Instance>) = answer?;
         self.index = later(self.index, index);
         let entries: Vec<_> = instances.iter().map(Instance::entry).collect();
