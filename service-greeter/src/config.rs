@@ -103,7 +103,7 @@ impl Cli {
         checked.unwrap_or_else(|error| match error.exit_code() {
             0 => error.exit(), // --help and --version
             code => {
-                logging::print_error(&one_line(&without_passwords(error)));
+                logging::print_error(&message(error));
                 exit(code)
             }
         })
@@ -133,17 +133,35 @@ impl Config {
     }
 }
 
-/// clap repeats what was wrong, and that may be the URL of a registry.
-fn without_passwords(mut error: clap::Error) -> clap::Error {
+/// Returns what is wrong, without the URL of a registry: a password may be in it. It may also stand where
+/// another flag's value or no value is expected, and clap repeats it, as does that flag's parser.
+fn message(mut error: clap::Error) -> String {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let (flag, value) = (
+        text(ContextKind::InvalidArg),
+        text(ContextKind::InvalidValue),
+    );
+    let is_registry = flag.starts_with("--registry");
+    if !is_registry && RegistryUrl::may_be(&value) {
+        let value = RegistryUrl::redact(&value);
+        return format!("error: invalid value '{value}' for '{flag}'");
+    }
     let redacted = |(kind, value): (ContextKind, &ContextValue)| match value {
-        ContextValue::String(text) => Some((kind, RegistryUrl::redact(text))),
+        ContextValue::String(text)
+            if RegistryUrl::may_be(text) || (is_registry && kind == ContextKind::InvalidValue) =>
+        {
+            Some((kind, RegistryUrl::redact(text)))
+        }
         _ => None,
     };
     let redacted: Vec<_> = error.context().filter_map(redacted).collect();
     for (kind, text) in redacted {
         error.insert(kind, ContextValue::String(text));
     }
-    error
+    one_line(&error)
 }
 
 /// What clap says in its first paragraph. The usage and the like follow in more of them.

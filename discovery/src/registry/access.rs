@@ -133,7 +133,8 @@ fn user(text: &str, file: Option<String>) -> Option<User> {
         _ => return None,
     };
     let name = decoded(name)?;
-    Some(User { name, password })
+    // The name is shown. With an encoded colon, a password may be a part of it.
+    (!name.contains(':')).then_some(User { name, password })
 }
 
 fn tls(parameters: &mut BTreeMap<&str, String>) -> Option<Tls> {

@@ -4,6 +4,10 @@ use std::str::FromStr;
 use super::access::Access;
 use crate::Error;
 
+/// What is wrong where a password may have ended up in a path or a parameter.
+const LATE_AT: &str =
+    "an @ after the first / or ?, write %2F for a / in a password, %3F for a ?, %40 for an @";
+
 const ALLOWED: &str = "expected etcd://host[:port][,host[:port]…][/prefix], etcd+tls:// or \
      zookeeper:// with the same, consul://host[:port], or memory:";
 
@@ -40,7 +44,8 @@ const KINDS: [(&str, u16); 4] = [
 /// zookeeper://user:password@host               a digest, or user@host?password-file=FILE
 /// ```
 ///
-/// Files are read anew for each connection; certificates and keys are PEM. Neither `Display` nor `Debug` tells a password.
+/// Files are read anew for each connection; certificates and keys are PEM. Neither `Display` nor `Debug`
+/// contains a password, and no error repeats a URL.
 /// The command line of a process does, to everyone on its machine: a URL with a password belongs
 /// into the environment, or the password into a file.
 #[derive(Clone, PartialEq, Eq)]
@@ -81,24 +86,30 @@ impl RegistryUrl {
         }
     }
 
-    /// A text that was meant to be such a URL, without what may be a password: for errors about it.
+    /// Returns what may be shown of a text that was meant to be such a URL: its scheme, if it is a known
+    /// one. Anything else may be a password or a part of one: `etcd://root:7/s3cret@host` has
+    /// the host `root` and the path `s3cret@host`, by the rules of URLs.
     pub fn redact(text: &str) -> String {
-        let (scheme, rest) = match text.split_once("://") {
-            Some((scheme, rest)) => (format!("{scheme}://"), rest),
-            None => (String::new(), text),
-        };
-        let (user, servers) = match rest.rsplit_once('@') {
-            Some((user, servers)) => {
-                let name = user.split([':', '/', '?']).next().unwrap_or_default();
-                (format!("{name}:…@"), servers)
+        let (scheme, rest) = split(text, ':');
+        match rest {
+            _ if text.is_empty() => String::new(),
+            Some(rest) if is_scheme(scheme) => {
+                let slashes = if rest.starts_with("//") { "//" } else { "" };
+                format!("{scheme}:{slashes}…")
             }
-            None => (String::new(), rest),
-        };
-        match servers.split_once('?') {
-            Some((servers, _)) if !scheme.is_empty() => format!("{scheme}{user}{servers}?…"),
-            _ => format!("{scheme}{user}{servers}"),
+            _ => "…".into(),
         }
     }
+
+    /// Returns whether a text that stands for something else may be such a URL, with a password in it.
+    pub fn may_be(text: &str) -> bool {
+        let (start, rest) = split(text.trim_start(), ':');
+        text.contains('@') || text.contains("://") || (rest.is_some() && is_scheme(start))
+    }
+}
+
+fn is_scheme(text: &str) -> bool {
+    text == "memory" || KINDS.iter().any(|(scheme, _)| *scheme == text)
 }
 
 impl FromStr for RegistryUrl {
@@ -109,16 +120,23 @@ impl FromStr for RegistryUrl {
     }
 }
 
-fn parse(text: &str) -> Result<RegistryUrl, &'static str> {
+/// Returns the URL, or what is wrong with the text. That repeats nothing of the text.
+fn parse(text: &str) -> Result<RegistryUrl, String> {
+    let allowed = |fault| format!("{fault}, {ALLOWED}");
     if text == "memory:" {
         return Ok(RegistryUrl::memory());
     }
-    let (scheme, rest) = text.split_once(':').ok_or(ALLOWED)?;
+    let (scheme, rest) = text.split_once(':').ok_or_else(|| allowed("no scheme"))?;
     let kind = KINDS.into_iter().find(|(name, _)| *name == scheme);
-    let (scheme, default_port) = kind.ok_or(ALLOWED)?;
-    let rest = rest.strip_prefix("//").ok_or(ALLOWED)?;
+    let (scheme, default_port) = kind.ok_or_else(|| allowed("unknown scheme"))?;
+    let rest = rest.strip_prefix("//");
+    let rest = rest.ok_or_else(|| allowed("no // after the scheme"))?;
     if rest.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
-        return Err(ALLOWED);
+        return Err(allowed("a blank, a control character or a #"));
+    }
+    let late = rest.find(['/', '?']).unwrap_or(rest.len());
+    if rest[late..].contains('@') {
+        return Err(LATE_AT.into());
     }
     let (rest, query) = split(rest, '?');
     let (servers, path) = split(rest, '/');
@@ -127,10 +145,11 @@ fn parse(text: &str) -> Result<RegistryUrl, &'static str> {
         None => (None, servers),
     };
     let endpoints = servers.split(',').map(|s| endpoint(s, default_port));
-    let endpoints = endpoints.collect::<Option<Vec<_>>>().ok_or(ALLOWED)?;
+    let endpoints = endpoints.collect::<Option<Vec<_>>>();
+    let endpoints = endpoints.ok_or_else(|| allowed("invalid host or port"))?;
     // An agent is asked for its cluster, and keeps services itself: there is one, and no prefix.
     if scheme == "consul" && (endpoints.len() > 1 || path.is_some()) {
-        return Err(ALLOWED);
+        return Err(allowed("more than one agent or a path"));
     }
     Ok(RegistryUrl {
         scheme,
@@ -325,29 +344,26 @@ mod tests {
             assert_eq!(url.to_string(), told);
             assert_eq!(format!("{url:?}"), format!("RegistryUrl({told})"));
         }
-        for (bad, told) in [
-            ("etcd://root:s3cret@", "etcd://root:…@"),
-            ("etcd://:s3cret@a", "etcd://:…@a"),
-            ("etcd://root:s3cret@a:b", "etcd://root:…@a:b"),
-            ("etcd://root:/s3cret@a", "etcd://root:…@a"),
-            ("etcd://root:?s3cret@a", "etcd://root:…@a"),
-            ("etcd://root:s3cret#@a", "etcd://root:…@a"),
-            ("etcd://root:@s3cret@a b", "etcd://root:…@a b"),
-            ("etcd://root:s3cret@a?password=s3cret", "etcd://root:…@a?…"),
-            ("etcd://root:s3cret@a?password-file=/p", "etcd://root:…@a?…"),
-            ("etcd://a?password=s3cret@b", "etcd://a:…@b"),
-            ("etcd://root@a", "etcd://root:…@a"),
-            ("etcds://root:s3cret@a", "etcds://root:…@a"),
-            ("consul://root:s3cret@a", "consul://root:…@a"),
-            ("zookeeper://root:s3cret@", "zookeeper://root:…@"),
-            ("consul://a?token=s3cret", "consul://a?…"),
-            ("root:s3cret@a", "root:…@a"),
-            ("what?", "what?"),
+        for (bad, shown) in [
+            ("etcd://root:s3cret@", "etcd://…"),
+            ("etcd://root:7/s3cret@host", "etcd://…"),
+            ("etcd+tls://root:7?ca=s3cret@host", "etcd+tls://…"),
+            ("etcd://a?password=s3@cret", "etcd://…"),
+            ("etcd://root:s3cret", "etcd://…"),
+            ("etcd:/root:s3cret@host", "etcd:…"),
+            ("zookeeper://root:s3cret host", "zookeeper://…"),
+            ("etcd://root%3as3cret@a?password-file=/p", "etcd://…"),
+            ("consul://root:s3cret@a", "consul://…"),
+            ("memory:s3cret", "memory:…"),
+            ("etcds://root:s3cret@a", "…"),
+            ("root:s3cret@a", "…"),
+            ("s3cret", "…"),
+            ("", ""),
         ] {
             let error = bad.parse::<RegistryUrl>().expect_err(bad);
             let said = error.to_string();
-            let rest = said.strip_prefix(&format!("registry URL {told:?}: expected"));
-            assert!(rest.is_some(), "{said}");
+            let reason = said.strip_prefix(&format!("registry URL {shown:?}: "));
+            assert!(reason.is_some_and(|reason| reason.len() > 20), "{said}");
             assert!(
                 !format!("{error} {error:?}").contains("s3cret"),
                 "{error:?}"

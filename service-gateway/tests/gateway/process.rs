@@ -87,9 +87,17 @@ async fn the_password_of_a_registry_is_never_told() {
         &["--registri", url],
         &["--registry=memory:", url],
         &[url],
+        &["--registry", "etcd://root:7/s3cret@127.0.0.1"],
+        &["--registry", "etcd://root:s3cret"],
+        &["--registry", "root:s3cret"],
+        &["--listen", url],
+        &["--route", url],
+        &["--allow", "etcd:/root:s3cret@a"],
+        &["--balancer", "root:s3cret@a"],
     ] {
         let (code, text) = run(flags).await;
         assert!(code == 2 && !text.contains("s3cret"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
     }
     let help = help(&[("REGISTRY", url)]).await;
     assert!(

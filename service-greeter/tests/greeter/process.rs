@@ -42,9 +42,17 @@ async fn a_bad_flag_is_refused_in_one_line_that_says_what_is_allowed() {
 #[actix_web::test]
 async fn the_password_of_a_registry_is_never_told() {
     let url = "etcd://root:s3cret@127.0.0.1:1"; // where nobody listens
-    for flags in [&["--registry", "etcd://root:s3cret@a:b"][..], &[url]] {
+    for flags in [
+        &["--registry", "etcd://root:s3cret@a:b"][..],
+        &["--registry", "etcd://root:7/s3cret@a"],
+        &["--registry", "root:s3cret"],
+        &["--advertise", "root:s3cret@a"],
+        &["--service", url],
+        &[url],
+    ] {
         let (code, text) = run(flags).await;
         assert!(code == 2 && !text.contains("s3cret"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
     }
     let help = help(&[("REGISTRY", url)]).await;
     assert!(
