@@ -36,16 +36,70 @@ impl Network {
     }
 }
 
-/// Whether a service may be at this address at all: link-local addresses (where clouds tell
-/// secrets), multicast, broadcast and addresses that mean "here" are none of a service's, not even
-/// as IPv6.
+/// Addresses at which clouds give secrets to everything that runs there (169.254.169.254 and others like it
+/// are link-local): Alibaba, Azure, Oracle.
+const METADATA_V4: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+
+/// The same in IPv6: AWS, Google.
+const METADATA_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
+
+/// Returns whether a service may be at this address at all. Link-local addresses, clouds' metadata
+/// services, multicast, broadcast and addresses that mean "here" are refused, also where an IPv6
+/// address contains such an IPv4 address for a translator or a tunnel.
 pub fn is_for_services(ip: IpAddr) -> bool {
     match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let this_network = ip.octets()[0] == 0;
-            !(this_network || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast())
+        IpAddr::V4(ip) => is_for_services_v4(ip),
+        IpAddr::V6(ip) => {
+            let refused = ip.is_unspecified()
+                || ip.is_unicast_link_local()
+                || ip.is_multicast()
+                || METADATA_V6.contains(&ip);
+            !refused && embedded(ip).into_iter().all(is_for_services_v4)
         }
-        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_unicast_link_local() || ip.is_multicast()),
+    }
+}
+
+fn is_for_services_v4(ip: Ipv4Addr) -> bool {
+    let is_this_network = ip.octets()[0] == 0;
+    !(is_this_network
+        || ip.is_link_local()
+        || ip.is_multicast()
+        || ip.is_broadcast()
+        || METADATA_V4.contains(&ip))
+}
+
+/// Returns the IPv4 addresses to which packets for an IPv6 address may go. Where the form leaves several
+/// places for one, those are left out that begin with a zero: they are other fields.
+fn embedded(ip: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let bits = ip.to_bits();
+    let at = |bit: u32| Ipv4Addr::from_bits((bits >> (96 - bit)) as u32);
+    // RFC 6052: the bits 64 to 71 are no part of the address around them.
+    let joined = bits >> 64 << 56 | bits << 72 >> 72;
+    let around = |bit: u32| Ipv4Addr::from_bits((joined >> (88 - bit)) as u32);
+    let is_address = |ip: &Ipv4Addr| ip.octets()[0] != 0;
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 1] => Vec::new(),         // ::1
+        [0, 0, 0, 0, 0, 0, ..] => vec![at(96)],         // IPv4-compatible, RFC 4291
+        [0, 0, 0, 0, 0xffff, 0, ..] => vec![at(96)],    // IPv4-translated, RFC 2765
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => vec![at(96)], // NAT64, RFC 6052
+        [0x64, 0xff9b, 1, ..] => {
+            let places = [around(48), around(56), around(64), at(96)]; // NAT64 of a site, RFC 8215
+            places.into_iter().filter(is_address).collect()
+        }
+        [0x2002, ..] => vec![at(16)], // 6to4, RFC 3056
+        [0x2001, 0, ..] => {
+            let client = Ipv4Addr::from_bits(!at(96).to_bits()); // Teredo, RFC 4380
+            [at(32), client].into_iter().filter(is_address).collect()
+        }
+        [_, _, _, _, 0 | 0x200, 0x5efe, ..] => vec![at(96)], // ISATAP, RFC 5214
+        _ => Vec::new(),
     }
 }
 
@@ -135,6 +189,30 @@ mod tests {
             "::ffff:169.254.169.254",
             "::ffff:0.0.0.0",
             "::ffff:224.0.0.1",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "169.254.170.2",
+            "::ffff:100.100.100.200",
+            "::169.254.169.254",
+            "::ffff:0:169.254.169.254",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b::192.0.0.192",
+            "64:ff9b::0.0.0.0",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:a9:fe:a9fe::",
+            "64:ff9b:1:0:a9:fea9:fe00::",
+            "64:ff9b:1::169.254.169.254",
+            "2002:a9fe:a9fe::1",
+            "2002:6464:64c8::",
+            "2002:a83f:8110:1::",
+            "2001:0:a9fe:a9fe::",
+            "2001:0:808:808:0:0:5601:5601",
+            "fd00::5efe:169.254.169.254",
+            "2001:db8::200:5efe:100.100.100.200",
         ] {
             assert!(!is_for_services(ip.parse().unwrap()), "{ip}");
         }
@@ -145,6 +223,17 @@ mod tests {
             "::1",
             "fd00::1",
             "::ffff:10.0.0.5",
+            "100.64.0.1",
+            "100.100.100.201",
+            "192.0.0.191",
+            "fd00:ec2::253",
+            "2001:db8::1",
+            "64:ff9b::10.0.0.5",
+            "64:ff9b:1::10.0.0.5",
+            "64:ff9b:1:a00:0:500::",
+            "2002:a00:5::1",
+            "2001:0:808:808:0:0:f5ff:fffa",
+            "fd00::5efe:10.0.0.5",
         ] {
             assert!(is_for_services(ip.parse().unwrap()), "{ip}");
         }

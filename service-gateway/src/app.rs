@@ -17,7 +17,7 @@ use tokio::net::TcpSocket;
 
 use crate::access_log::AccessLog;
 use crate::admin::{self, Admin};
-use crate::allowed::allowed;
+use crate::allowed::{RegistryEndpoints, allowed};
 use crate::config::Config;
 use crate::probe::Prober;
 use crate::proxy::Gateway;
@@ -41,6 +41,7 @@ pub struct App {
     servers: [Server; 2],
     admin: Arc<Admin>,
     prober: Prober,
+    registry_endpoints: Arc<RegistryEndpoints>,
 }
 
 impl App {
@@ -60,8 +61,10 @@ impl App {
     pub fn start_with(config: Config, registry: Arc<dyn NodeRegistry>) -> anyhow::Result<Self> {
         let (listener, addr) = listen(config.listen)?;
         let (admin_listener, admin_addr) = listen(config.admin_listen)?;
+        let registry_endpoints = RegistryEndpoints::new(config.registry.endpoints());
+        let (own, endpoints) = ([addr, admin_addr], registry_endpoints.clone());
         let discovery = DiscoveryClient::new(registry)
-            .with_allowed(allowed(config.allow.clone(), [addr, admin_addr]))
+            .with_allowed(allowed(config.allow.clone(), own, endpoints))
             .with_balancer(config.balancer)
             .with_first_list_limit(FIRST_LIST_LIMIT)
             .with_vanished_kept_for(config.keep_vanished);
@@ -87,6 +90,7 @@ impl App {
             servers,
             admin,
             prober,
+            registry_endpoints,
         })
     }
 
@@ -122,6 +126,7 @@ impl App {
         tokio::select! {
             ended = async { tokio::try_join!(proxy, admin) } => ended.context("serving")?,
             never = self.prober.run(&gateway) => match never {},
+            never = self.registry_endpoints.follow() => match never {},
             never = state.run() => match never {},
             never = leave => match never {},
         };

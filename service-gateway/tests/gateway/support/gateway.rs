@@ -163,9 +163,10 @@ impl NodeRegistry for Away {
 }
 
 fn configured(flags: &str) -> service_gateway::Config {
-    let mut arguments = vec!["service-gateway", "--registry", "memory:"];
+    let mut arguments = vec!["service-gateway"];
     // A node is to see what a test sends it, and nothing else unless the test says so.
     for (flag, value) in [
+        ("--registry", "memory:"),
         ("--listen", "127.0.0.1:0"),
         ("--admin-listen", "127.0.0.1:0"),
         ("--workers", "1"),
