@@ -3,7 +3,11 @@
 //! - [`signal`]: the signals that stop a process.
 //! - [`logging`]: the program's own log on standard error, as text or JSON, and the end of a process.
 //! - [`line_writer`]: the bounded queue between those who log and an output that may block.
+//! - [`descriptors`]: the limit of open files.
+//! - [`socket`]: listening sockets, and connections whose peer disappears.
 
+pub mod descriptors;
 pub mod line_writer;
 pub mod logging;
 pub mod signal;
+pub mod socket;

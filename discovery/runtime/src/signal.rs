@@ -1,7 +1,14 @@
-//! The signals that ask a process to stop.
+//! The signals that ask a process to stop, and those that would kill it without a reason.
+//!
+//! | signal | effect |
+//! |---|---|
+//! | SIGTERM, SIGINT, SIGHUP, SIGQUIT | the first starts an orderly end, the second ends the process at once |
+//! | SIGUSR1, SIGUSR2, SIGALRM | none, but a line in the log |
+//! | SIGHUP of a process that was started with it ignored, as by nohup(1) | none |
 
-use std::future::pending;
-use std::{fmt, io};
+use std::future::{pending, poll_fn};
+use std::task::Poll;
+use std::{fmt, fs, io};
 
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::oneshot;
@@ -9,18 +16,30 @@ use tokio::sync::oneshot;
 /// A request to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
+    /// SIGHUP: the terminal was closed.
+    Hangup,
     /// SIGINT: Ctrl-C.
     Interrupt,
+    /// SIGQUIT: Ctrl-\, and what some container images stop with.
+    Quit,
     /// SIGTERM: what `kill`, systemd and container runtimes send.
     Terminate,
 }
 
 impl Signal {
+    const ALL: [Self; 4] = [Self::Hangup, Self::Interrupt, Self::Quit, Self::Terminate];
+
     /// What a process that this signal ended reports: 128 and the signal's number, as shells do.
     pub const fn exit_code(self) -> i32 {
+        128 + self.kind().as_raw_value()
+    }
+
+    const fn kind(self) -> SignalKind {
         match self {
-            Self::Interrupt => 128 + 2,
-            Self::Terminate => 128 + 15,
+            Self::Hangup => SignalKind::hangup(),
+            Self::Interrupt => SignalKind::interrupt(),
+            Self::Quit => SignalKind::quit(),
+            Self::Terminate => SignalKind::terminate(),
         }
     }
 }
@@ -28,15 +47,17 @@ impl Signal {
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Hangup => "SIGHUP",
             Self::Interrupt => "SIGINT",
+            Self::Quit => "SIGQUIT",
             Self::Terminate => "SIGTERM",
         })
     }
 }
 
-/// Takes over SIGINT and SIGTERM from now on. The first future completes at the first of them,
-/// which asks for an orderly end; the other at the second: whoever sends that is out of patience.
-/// Both have to be polled, for the second tells the first.
+/// Takes over the signals above from now on. The first future completes at the first request to
+/// stop, which asks for an orderly end; the other at the second: whoever sends that is out of
+/// patience. Both have to be polled, for the second tells the first.
 ///
 /// # Errors
 /// If the system refuses to install the handlers.
@@ -59,22 +80,58 @@ pub fn listen() -> io::Result<(impl Future<Output = Signal>, impl Future<Output 
 }
 
 struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
+    stopping: Vec<(Signal, unix::Signal)>,
+    ignored: Vec<(&'static str, unix::Signal)>,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        let stopping = Signal::ALL
+            .into_iter()
+            .filter(|signal| *signal != Signal::Hangup || !is_hangup_ignored())
+            .map(|signal| Ok((signal, unix::signal(signal.kind())?)));
+        let ignored = [
+            ("SIGUSR1", SignalKind::user_defined1()),
+            ("SIGUSR2", SignalKind::user_defined2()),
+            ("SIGALRM", SignalKind::alarm()),
+        ];
+        let ignored = ignored
+            .into_iter()
+            .map(|(name, kind)| Ok((name, unix::signal(kind)?)));
         Ok(Self {
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            terminate: unix::signal(SignalKind::terminate())?,
+            stopping: stopping.collect::<io::Result<_>>()?,
+            ignored: ignored.collect::<io::Result<_>>()?,
         })
     }
 
+    /// The next request to stop.
     async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signal::Interrupt,
-            _ = self.terminate.recv() => Signal::Terminate,
-        }
+        poll_fn(|cx| {
+            for (name, received) in &mut self.ignored {
+                while received.poll_recv(cx).is_ready() {
+                    log::info!(signal = *name; "signal ignored");
+                }
+            }
+            for (signal, received) in &mut self.stopping {
+                if received.poll_recv(cx).is_ready() {
+                    return Poll::Ready(*signal);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
+}
+
+/// Whether this process was started with SIGHUP ignored. A handler would undo what nohup(1) is for.
+/// Linux lists the ignored signals as a bit mask ([proc(5)][1]); elsewhere the answer is no.
+///
+/// [1]: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
+fn is_hangup_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let hangup = 1 << (SignalKind::hangup().as_raw_value() - 1);
+    mask.is_some_and(|mask| mask & hangup != 0)
 }
