@@ -108,19 +108,21 @@ impl Admin {
     }
 }
 
-/// 200 while serving, 503 while leaving.
+/// 200 as long as the process serves, draining or not: a process that drains needs no restart.
 async fn health(admin: Data<Admin>) -> impl Responder {
-    match admin.gateway.leaving.is_cancelled() {
-        false => HttpResponse::Ok().json(serde_json::json!({"status": "ok"})),
-        true => HttpResponse::ServiceUnavailable().json(serde_json::json!({"status": "leaving"})),
-    }
+    let status = match admin.gateway.clients.is_draining() {
+        false => "ok",
+        true => "draining",
+    };
+    HttpResponse::Ok().json(serde_json::json!({"status": status}))
 }
 
-/// 200 as soon as every route's service has had its first list: before that, requests wait or fail.
+/// 200 as soon as every route's service has had its first list, and until the drain begins: before
+/// that, requests wait or fail.
 async fn ready(admin: Data<Admin>) -> impl Responder {
     let pending = admin.views().into_iter().filter(|(_, view)| view.is_none());
     let pending: Vec<_> = pending.map(|(name, _)| name.to_string()).collect();
-    match pending.is_empty() && !admin.gateway.leaving.is_cancelled() {
+    match pending.is_empty() && !admin.gateway.clients.is_draining() {
         true => HttpResponse::Ok().json(serde_json::json!({"status": "ready"})),
         false => {
             let body = serde_json::json!({"status": "not ready", "waiting_for": pending});

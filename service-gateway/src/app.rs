@@ -7,18 +7,21 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::dev::Server;
 use actix_web::{App as ActixApp, HttpServer, web};
 use anyhow::{Context, ensure};
 use discovery::{DiscoveryClient, NodeRegistry, connect};
-use log::info;
+use log::{info, warn};
+use service_runtime::descriptors::limit;
 use service_runtime::line_writer::unbuffered;
-use tokio::net::TcpSocket;
+use service_runtime::socket::{self, PortUse};
+use tokio::time::sleep;
 
 use crate::access_log::AccessLog;
 use crate::admin::{self, Admin};
 use crate::allowed::{RegistryEndpoints, allowed};
 use crate::config::Config;
+use crate::descriptors::{ADMIN_CONNECTIONS, Descriptors};
 use crate::probe::Prober;
 use crate::proxy::Gateway;
 use crate::server::serve_proxy;
@@ -26,19 +29,17 @@ use crate::server::serve_proxy;
 /// How long a request waits for the first list of a service that nobody asked for before.
 const FIRST_LIST_LIMIT: Duration = Duration::from_secs(1);
 
-/// Connections waiting to be accepted. The standard library allows 128: too few when a load test
-/// opens all of its connections at once.
-const BACKLOG: u32 = 1024;
-
-/// What the kernel holds of an answer that is not read; by itself it would hold megabytes. Each
-/// connection has it from its listener, and Linux doubles it.
-const UNREAD_BYTES: u32 = 64 << 10;
+/// How long handshakes that have begun may take to complete before a shared port closes.
+const HANDSHAKE_PERIOD: Duration = Duration::from_millis(300);
 
 /// A gateway that listens. It serves while [`run_until`](Self::run_until) is awaited.
 pub struct App {
     addr: SocketAddr,
     admin_addr: SocketAddr,
     servers: [Server; 2],
+    /// Of ports that other processes share: the servers' listening sockets once more.
+    shared: Vec<TcpListener>,
+    drain: Duration,
     admin: Arc<Admin>,
     prober: Prober,
     registry_endpoints: Arc<RegistryEndpoints>,
@@ -48,7 +49,7 @@ impl App {
     /// Listens on both ports and begins to follow the services of all routes.
     ///
     /// # Errors
-    /// If a port cannot be had. A registry that cannot be reached is waited for.
+    /// If a port cannot be had, or the process may open too few files. A registry that cannot be reached is waited for.
     pub fn start(config: Config) -> anyhow::Result<Self> {
         let registry = connect(&config.registry)?;
         Self::start_with(config, registry)
@@ -59,8 +60,17 @@ impl App {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(config: Config, registry: Arc<dyn NodeRegistry>) -> anyhow::Result<Self> {
-        let (listener, addr) = listen(config.listen)?;
-        let (admin_listener, admin_addr) = listen(config.admin_listen)?;
+        let descriptors = Descriptors::divide(limit(), &config)?;
+        let port_use = match config.reuse_port {
+            true => PortUse::Shared,
+            false => PortUse::Exclusive,
+        };
+        let (listener, addr) = listen(config.listen, port_use)?;
+        let (admin_listener, admin_addr) = listen(config.admin_listen, port_use)?;
+        let shared = match port_use {
+            PortUse::Shared => vec![listener.try_clone()?, admin_listener.try_clone()?],
+            PortUse::Exclusive => Vec::new(),
+        };
         let registry_endpoints = RegistryEndpoints::new(config.registry.endpoints());
         let (own, endpoints) = ([addr, admin_addr], registry_endpoints.clone());
         let discovery = DiscoveryClient::new(registry)
@@ -73,21 +83,30 @@ impl App {
             true => Some(Arc::new(AccessLog::start(unbuffered(io::stdout())?)?)),
             false => None,
         };
-        let gateway = Arc::new(Gateway::new(&config, discovery, suspects, access_log));
+        let gateway = Arc::new(Gateway::new(
+            &config,
+            descriptors,
+            discovery,
+            suspects,
+            access_log,
+        ));
         let admin = Arc::new(Admin::new(gateway.clone(), config.admin_actions)?);
         for route in &gateway.routes {
             gateway.discovery.view(&route.service); // follow it before anybody asks
             info!(route:%; "routing");
         }
         info!(address:% = addr, admin:% = admin_addr, registry:% = config.registry; "listening");
+        let connections = descriptors.clients + descriptors.over_limit;
         let servers = [
-            serve_proxy(&config, listener, gateway)?,
+            serve_proxy(&config, connections, listener, gateway)?,
             serve_admin(admin_listener, admin.clone())?,
         ];
         Ok(Self {
             addr,
             admin_addr,
             servers,
+            shared,
+            drain: config.drain,
             admin,
             prober,
             registry_endpoints,
@@ -104,37 +123,55 @@ impl App {
         self.admin_addr
     }
 
-    /// Serves until `signal` completes. Then tells that it is not ready any more, takes no new
-    /// connections, and ends when the requests in flight have ended or their time is over.
+    /// Serves until `signal` completes, then for the drain period: `/ready` is 503, and each response
+    /// closes its connection. Then the port and idle connections close, and it ends when the requests
+    /// in flight have ended or their time is over.
     ///
     /// # Errors
     /// If a server fails.
     pub async fn run_until(self, signal: impl Future<Output = impl Display>) -> anyhow::Result<()> {
-        let [proxy, admin] = self.servers;
-        let handles = [proxy.handle(), admin.handle()];
-        let state = self.admin;
-        let leave = async {
+        let Self {
+            servers: [proxy, admin_server],
+            shared,
+            drain,
+            admin,
+            prober,
+            registry_endpoints,
+            ..
+        } = self;
+        let gateway = &admin.gateway;
+        let (handle, admin_handle) = (proxy.handle(), admin_server.handle());
+        let is_shared = !shared.is_empty();
+        let stop = async {
             let signal = signal.await;
-            info!(signal:%; "leaving, finishing the requests in flight");
-            state.gateway.leaving.cancel();
-            for handle in &handles {
-                ServerHandle::stop(handle, true).await;
+            info!(signal:%, time:? = drain; "draining");
+            gateway.clients.drain();
+            sleep(drain).await;
+            finish_handshakes(shared).await;
+            info!("finishing requests in flight");
+            gateway.leaving.cancel();
+            let stopped = handle.stop(true);
+            if is_shared {
+                drop(admin_handle.stop(true)); // another process answers there
             }
-            pending().await // the servers say when they are done
+            tokio::select! {
+                () = stopped => {} // or their time is over
+                () = gateway.clients.all_closed() => {}
+            }
         };
-        let gateway = state.gateway.clone();
         tokio::select! {
-            ended = async { tokio::try_join!(proxy, admin) } => ended.context("serving")?,
-            never = self.prober.run(&gateway) => match never {},
-            never = self.registry_endpoints.follow() => match never {},
-            never = state.run() => match never {},
-            never = leave => match never {},
+            ended = proxy => ended.context("serving")?,
+            ended = admin_ended(admin_server, gateway) => ended?,
+            never = prober.run(gateway) => match never {},
+            never = registry_endpoints.follow() => match never {},
+            never = admin.run() => match never {},
+            () = stop => {}
         };
         if let Some(log) = &gateway.access_log {
             log.end();
         }
         ensure!(
-            state.gateway.leaving.is_cancelled(),
+            gateway.leaving.is_cancelled(),
             "the servers ended by themselves"
         );
         info!("stopped");
@@ -142,21 +179,34 @@ impl App {
     }
 }
 
-fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = open(address).with_context(|| format!("cannot listen on {address}"))?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
+/// Returns when the admin port ends before the time.
+async fn admin_ended(server: Server, gateway: &Gateway) -> anyhow::Result<()> {
+    server.await.context("serving the admin port")?;
+    if gateway.leaving.is_cancelled() {
+        pending::<()>().await; // for the requests in flight on the proxy port
+    }
+    Ok(())
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?; // or a restart would wait for the last run's connections
-    socket.set_send_buffer_size(UNREAD_BYTES)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
+/// Lets the handshakes on shared ports come to their end, and begins no more: another process takes
+/// them. A connection that waits to be accepted when its socket closes would be reset.
+async fn finish_handshakes(shared: Vec<TcpListener>) {
+    if shared.is_empty() {
+        return;
+    }
+    for listener in &shared {
+        if let Err(error) = socket::refuse_handshakes(listener) {
+            warn!(error:%; "clients that connect just now may be refused");
+        }
+    }
+    sleep(HANDSHAKE_PERIOD).await;
+}
+
+fn listen(address: SocketAddr, port_use: PortUse) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener =
+        socket::listen(address, port_use).with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 fn serve_admin(listener: TcpListener, admin: Arc<Admin>) -> io::Result<Server> {
@@ -168,6 +218,7 @@ fn serve_admin(listener: TcpListener, admin: Arc<Admin>) -> io::Result<Server> {
     };
     let server = HttpServer::new(factory)
         .workers(1)
+        .max_connections(ADMIN_CONNECTIONS)
         .h1_allow_half_closed(false);
     Ok(server
         .shutdown_timeout(1)

@@ -11,12 +11,13 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Config;
@@ -30,6 +31,14 @@ const BYTES_PER_SECOND: u32 = 64 << 10;
 
 /// The least that has to be read of an answer in a second, in bytes, once the pauses are used up.
 const READ_PER_SECOND: u32 = 4 << 10;
+
+/// How long a connection over the limit may take for the head of its request: others wait for its
+/// place.
+const OVER_LIMIT_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The most that is read before what was read is looked at, in bytes. actix would read 128 KiB first, and
+/// keep a buffer of that size for as long as the connection lasts.
+const READ_BYTES: usize = 16 << 10;
 
 /// How long a client has to see that its connection ends.
 const LINGER: Duration = Duration::from_millis(500);
@@ -47,6 +56,9 @@ pub(crate) struct Clients {
     max_in_flight: usize,
     connections: AtomicUsize,
     in_flight: AtomicUsize,
+    is_draining: AtomicBool,
+    /// Notified whenever the last connection has gone.
+    all_closed: Notify,
     /// In the order of [`Slow`].
     cut: [AtomicU64; 2],
 }
@@ -96,6 +108,8 @@ pub(crate) struct ClientStream {
     patience: Duration,
     /// When it is closed whatever still comes, once it is being closed.
     closed_by: Option<Instant>,
+    /// How many bytes were read since the reader last had to wait.
+    read: usize,
     alarm: Alarm,
 }
 
@@ -108,15 +122,17 @@ pub(crate) struct Exchange {
 }
 
 impl Clients {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, max_connections: usize) -> Self {
         Self {
             head: config.head_timeout,
             between: config.keep_alive,
             pause: config.client_timeout,
-            max_connections: config.max_connections,
+            max_connections,
             max_in_flight: config.max_in_flight,
             connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
+            is_draining: AtomicBool::new(false),
+            all_closed: Notify::new(),
             cut: Default::default(),
         }
     }
@@ -129,6 +145,23 @@ impl Clients {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Has each response from now on close its connection.
+    pub(crate) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether responses close their connections.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no connection is left.
+    pub(crate) async fn all_closed(&self) {
+        while self.connections() > 0 {
+            self.all_closed.notified().await;
+        }
+    }
+
     pub(crate) fn cut(&self, slow: Slow) -> u64 {
         self.cut[slow as usize].load(Ordering::Relaxed)
     }
@@ -137,9 +170,14 @@ impl Clients {
 impl Client {
     fn new(all: Arc<Clients>) -> Rc<Self> {
         let others = all.connections.fetch_add(1, Ordering::Relaxed);
+        let is_surplus = others >= all.max_connections;
+        let head = match is_surplus {
+            true => all.head.min(OVER_LIMIT_HEAD_TIMEOUT),
+            false => all.head,
+        };
         Rc::new(Self {
-            is_surplus: others >= all.max_connections,
-            awaited: Cell::new(Awaited::Head(Instant::now() + all.head)),
+            is_surplus,
+            awaited: Cell::new(Awaited::Head(Instant::now() + head)),
             has_more_body: Cell::new(false),
             alarm: RefCell::default(),
             all,
@@ -198,7 +236,9 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.all.connections.fetch_sub(1, Ordering::Relaxed);
+        if self.all.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.all.all_closed.notify_one();
+        }
     }
 }
 
@@ -217,6 +257,7 @@ impl ClientStream {
             client: Client::new(all),
             unread_since: None,
             closed_by: None,
+            read: 0,
             alarm: Alarm::default(),
         }
     }
@@ -291,11 +332,23 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.read >= READ_BYTES {
+            self.read = 0;
+            cx.waker().wake_by_ref(); // there may be more
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         match read {
-            Poll::Ready(_) => self.client.sent(buffer.filled().len() - before),
-            Poll::Pending => return self.poll_silence(cx),
+            Poll::Ready(_) => {
+                let bytes = buffer.filled().len() - before;
+                self.read += bytes;
+                self.client.sent(bytes);
+            }
+            Poll::Pending => {
+                self.read = 0;
+                return self.poll_silence(cx);
+            }
         }
         read
     }

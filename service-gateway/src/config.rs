@@ -48,6 +48,11 @@ pub struct Config {
     )]
     pub listen: SocketAddr,
 
+    /// Let other gateways of this user listen on the same ports (SO_REUSEPORT), so that a new one can
+    /// start before the old one ends. Without, a port in use is an error
+    #[arg(long, env, value_parser = switch)]
+    pub reuse_port: bool,
+
     /// Where to show health, metrics and instances; never the same as --listen
     #[arg(
         long,
@@ -152,7 +157,13 @@ pub struct Config {
     #[arg(long, env, value_name = "BYTES", default_value = "off", value_parser = size)]
     pub max_body: Size,
 
-    /// Connections served at once; on any further one the first request is refused with 503
+    /// The memory for request bodies that are held for a retry, of all requests together, such as
+    /// 64MiB. Beyond it a body is streamed, and its request is not repeated once it is sent
+    #[arg(long, env, value_name = "BYTES", default_value = "64MiB", value_parser = size)]
+    pub held_bodies: Size,
+
+    /// Connections served at once; on any further one the first request is refused with 503. Fewer
+    /// if the process may not open two files for each
     #[arg(long, env, value_name = "N", default_value = "10000", value_parser = many)]
     pub max_connections: usize,
 
@@ -168,7 +179,12 @@ pub struct Config {
     #[arg(long, env, value_name = "N", default_value = "3", value_parser = attempts)]
     pub attempts: NonZeroUsize,
 
-    /// How long requests in flight may take to finish on SIGTERM or SIGINT
+    /// How long to go on serving on SIGTERM, SIGINT, SIGHUP or SIGQUIT while /ready is 503 and each
+    /// response asks the client to connect elsewhere: 0s to 10m. Then the port closes
+    #[arg(long, env, value_name = "TIME", default_value = "2s", value_parser = drain)]
+    pub drain: Duration,
+
+    /// How long requests in flight may take to finish once the port is closed
     #[arg(long, env, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub shutdown_timeout: Duration,
 
@@ -300,6 +316,12 @@ fn time(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|time| allowed.contains(time));
     time.ok_or_else(|| "expected a time from 1ms to 1day, such as 10s".into())
+}
+
+fn drain(text: &str) -> Result<Duration, &'static str> {
+    let time = humantime::parse_duration(text).ok();
+    time.filter(|time| *time <= Duration::from_secs(600))
+        .ok_or("expected a time from 0s to 10m, such as 2s")
 }
 
 fn probe_path(text: &str) -> Result<ProbePath, String> {

@@ -29,7 +29,7 @@ pub(crate) enum Reason {
     SlowRequest,
     /// The request's body is larger than allowed.
     TooLarge,
-    /// There are as many requests or connections as allowed.
+    /// There are as many requests or connections as allowed, or as this host has room for.
     Overloaded,
     /// The request has been here before.
     Loop,

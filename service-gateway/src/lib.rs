@@ -18,6 +18,7 @@ mod allowed;
 pub mod app;
 mod client;
 pub mod config;
+mod descriptors;
 mod error;
 mod healthcheck;
 mod metrics;

@@ -2,7 +2,7 @@
 
 use mimalloc::MiMalloc;
 use service_gateway::{App, Cli, Command, healthcheck};
-use service_runtime::{logging, signal};
+use service_runtime::{descriptors, logging, signal};
 
 /// Gives memory back when nodes and clients have gone; glibc's malloc keeps most of it. Built without huge
 /// pages, of which a worker would hold several for little in them.
@@ -24,6 +24,9 @@ async fn run(Cli { command, config }: Cli) -> anyhow::Result<()> {
     }
     let quiet = "info,actix_server=warn,actix_http=off,zookeeper_client=error";
     logging::start(quiet, config.log_format)?;
+    if let Err(error) = descriptors::raise_limit() {
+        log::warn!(error:%; "the limit of open files stays as it is");
+    }
     let (first, second) = signal::listen()?;
     tokio::select! {
         ended = App::start(config)?.run_until(first) => ended,

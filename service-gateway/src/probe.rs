@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use awc::Client;
-use awc::error::SendRequestError;
+use awc::error::{ConnectError, SendRequestError};
 use discovery::{Ejection, Endpoint, ServiceName};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, FuturesUnordered, select_all, unfold};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval};
 
+use crate::descriptors::is_local;
 use crate::proxy::Gateway;
 
 /// How long a node may take to say how it is.
@@ -206,6 +207,7 @@ async fn probe(client: &Client, path: &str, asked: Asked) -> SocketAddr {
         Ok(answer) if !answer.status().is_server_error() => endpoint.restore(began.into_std()),
         // A node that is leaving says 503, and a sick one 500: both are there.
         Ok(_) => {}
+        Err(SendRequestError::Connect(ConnectError::Io(error))) if is_local(&error) => {}
         Err(SendRequestError::Connect(_)) => endpoint.eject(Ejection::Unreachable),
         Err(_) if is_silent() => endpoint.eject(Ejection::Silent),
         Err(_) => {}

@@ -10,11 +10,13 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use discovery::{DiscoveryClient, Error, Resolver, Tags};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{self, AccessLog, Line, Logged};
 use crate::client::{Client, Clients, Exchange};
+use crate::descriptors::Descriptors;
 use crate::error::{ATTEMPTS, Reason, Refusal};
 use crate::metrics::{Metrics, Served, Tally};
 use crate::probe::Suspects;
@@ -64,9 +66,13 @@ pub(crate) struct Gateway {
     pub(crate) clients: Arc<Clients>,
     /// Where each request is written down, if that is wanted.
     pub(crate) access_log: Option<Arc<AccessLog>>,
-    /// Cancelled when this instance begins to leave.
+    /// Cancelled when the drain period is over and the port closes.
     pub(crate) leaving: CancellationToken,
     budget: Budget,
+    /// A permit for each byte of request bodies that may be held for a retry.
+    held_bodies: Arc<Semaphore>,
+    /// A permit for each connection to a node that may be open.
+    upstream: Arc<Semaphore>,
     timeout: Duration,
     hedge_after: Duration,
     idle_timeout: Duration,
@@ -88,6 +94,7 @@ pub(crate) struct Worker {
 impl Gateway {
     pub(crate) fn new(
         config: &Config,
+        descriptors: Descriptors,
         discovery: DiscoveryClient,
         suspects: Suspects,
         access_log: Option<Arc<AccessLog>>,
@@ -101,9 +108,11 @@ impl Gateway {
             metrics,
             access_log,
             suspects,
-            clients: Arc::new(Clients::new(config)),
+            clients: Arc::new(Clients::new(config, descriptors.clients)),
             leaving: CancellationToken::new(),
             budget: Budget::default(),
+            held_bodies: permits(config.held_bodies.0),
+            upstream: permits(descriptors.upstream as u64),
             timeout: config.timeout,
             hedge_after: config.hedge_after,
             idle_timeout: config.idle_timeout,
@@ -119,7 +128,7 @@ impl Worker {
     pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
         let resolver = |route: &Route| gateway.discovery.resolver(&route.service, &route.tags);
         let resolvers = gateway.routes.iter().map(resolver).collect();
-        let pool = Pool::new(gateway.connect_timeout);
+        let pool = Pool::new(gateway.connect_timeout, gateway.upstream.clone());
         let tally = gateway.metrics.tally();
         Self {
             gateway,
@@ -128,6 +137,11 @@ impl Worker {
             pool,
         }
     }
+}
+
+fn permits(count: u64) -> Arc<Semaphore> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
 }
 
 fn via() -> HeaderValue {
@@ -166,9 +180,10 @@ pub(crate) async fn proxy(
     };
     way.ids
         .tell_client(request.headers(), response.headers_mut());
-    let upgrades = request.head().upgrade() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
-    if upgrades || client.is_surplus {
-        // What follows on this connection would be taken for the upgraded protocol.
+    // After a refused upgrade, what follows on this connection would be taken for the upgraded protocol.
+    let closes =
+        request.head().upgrade() || client.is_surplus || worker.gateway.clients.is_draining();
+    if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response
             .head_mut()
             .set_connection_type(ConnectionType::Close);
@@ -242,7 +257,7 @@ async fn forward(
         return websocket::forward(worker, request, payload, &resolver, rest, exchange, way).await;
     }
     let intake = Intake::new(payload, exchange.client.clone(), gateway.max_body);
-    let body = take_body(request, intake, gateway.max_body).await?;
+    let body = take_body(request, intake, gateway).await?;
     let deadline = Instant::now() + gateway.timeout;
     let outgoing = Outgoing {
         request,
@@ -269,14 +284,16 @@ async fn forward(
 async fn take_body(
     request: &HttpRequest,
     intake: Intake,
-    limit: u64,
+    gateway: &Gateway,
 ) -> Result<ClientBody, Refusal> {
     let length = request.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length| length > limit) {
+    if length.is_some_and(|length| length > gateway.max_body) {
         return Err(Cut::TooLarge.refusal());
     }
-    let body = ClientBody::take(intake, length, is_idempotent(request.method()));
+    // Only a body that may be sent again is worth holding.
+    let memory = is_idempotent(request.method()).then_some(&gateway.held_bodies);
+    let body = ClientBody::take(intake, length, memory);
     body.await.map_err(|cut| cut.refusal())
 }
 

@@ -16,20 +16,18 @@ use crate::Config;
 use crate::client::ClientStream;
 use crate::proxy::{Gateway, Origin, Worker, proxy};
 
-/// How many connections a worker takes beyond those that are served, to tell them so. More wait in
-/// the backlog.
-const SURPLUS: usize = 1024;
-
 /// Serves the proxy port. The same as actix's `HttpServer` does it, but that it hands out no
-/// connection before the guard is around it.
+/// connection before the guard is around it. All workers together accept `max_connections`, those over
+/// the limit included; more wait in the backlog.
 pub(crate) fn serve_proxy(
     config: &Config,
+    max_connections: usize,
     listener: TcpListener,
     gateway: Arc<Gateway>,
 ) -> io::Result<Server> {
     let builder = Server::build()
         .workers(config.workers)
-        .max_concurrent_connections(config.max_connections.saturating_add(SURPLUS))
+        .max_concurrent_connections(max_connections.div_ceil(config.workers))
         .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
         .disable_signals();
     let leaving = builder.graceful_shutdown_signal();

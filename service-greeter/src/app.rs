@@ -14,7 +14,8 @@ use actix_web::{HttpServer, rt};
 use anyhow::{Context, bail};
 use discovery::{NodeRegistry, Registration};
 use log::{info, warn};
-use tokio::net::TcpSocket;
+use service_runtime::descriptors::limit;
+use service_runtime::socket::{self, PortUse};
 
 use crate::state::State;
 use crate::{Config, address, routes};
@@ -31,9 +32,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// be taken for the answer to the request that uses it at last.
 const HEAD_LIMIT: Duration = KEEP_ALIVE;
 
-/// Connections waiting to be accepted. The standard library allows 128: too few when a load test
-/// opens all of its connections at once.
-const BACKLOG: u32 = 1024;
+/// Descriptors that are not for clients: those of the registry, the log and the workers' runtimes.
+const RESERVED_DESCRIPTORS: u64 = 128;
+
+/// The connections that a worker accepts at most. More wait in the backlog.
+const MAX_CONNECTIONS: u64 = 25_600;
 
 /// One instance of the service.
 ///
@@ -69,7 +72,8 @@ impl App {
     /// Outside of a Tokio runtime.
     pub fn start_with(config: Config, registry: Arc<dyn NodeRegistry>) -> anyhow::Result<Self> {
         let listen = config.listen;
-        let listener = open(listen).with_context(|| format!("cannot listen on {listen}"))?;
+        let listener = socket::listen(listen, PortUse::Exclusive)
+            .with_context(|| format!("cannot listen on {listen}"))?;
         let listening = listener.local_addr()?;
         let version = config.node(listening).version().map(Into::into);
         let state = Data::new(State::new(listening, version));
@@ -108,29 +112,18 @@ impl App {
     }
 }
 
-/// How much the kernel holds of an answer that nobody reads. Linux doubles it, and by itself would
-/// take megabytes.
-const UNREAD_BYTES: u32 = 64 << 10;
-
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?; // or a restart would wait for the last run's connections
-    socket.set_send_buffer_size(UNREAD_BYTES)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
-}
-
 fn serve(listener: TcpListener, workers: usize, state: Data<State>) -> io::Result<Server> {
     let service = move || {
         let app = actix_web::App::new().app_data(state.clone());
         app.configure(routes::configure)
             .wrap(from_fn(routes::common))
     };
+    // Without a free descriptor there would be no way to the registry.
+    let descriptors = limit().saturating_sub(RESERVED_DESCRIPTORS) / workers as u64;
+    let connections = descriptors.clamp(1, MAX_CONNECTIONS) as usize;
     let server = HttpServer::new(service)
         .workers(workers)
+        .max_connections(connections)
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEAD_LIMIT)
         .tcp_nodelay(true)

@@ -1,7 +1,7 @@
 //! Parse, start, run until a signal asks to stop.
 
 use service_greeter::{App, Cli, Command, healthcheck};
-use service_runtime::{logging, signal};
+use service_runtime::{descriptors, logging, signal};
 
 #[actix_web::main]
 async fn main() {
@@ -18,6 +18,9 @@ async fn run(Cli { command, config }: Cli) -> anyhow::Result<()> {
     }
     let quiet = "info,actix_server=warn,zookeeper_client=error";
     logging::start(quiet, config.log_format)?;
+    if let Err(error) = descriptors::raise_limit() {
+        log::warn!(error:%; "the limit of open files stays as it is");
+    }
     let (first, second) = signal::listen()?;
     tokio::select! {
         ended = App::start(config)?.run_until(first) => ended,

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::Connection;
 use super::framing::Framing;
@@ -51,8 +52,9 @@ impl AnswerBody {
         piece
     }
 
-    /// The connection without its body, and what has come over it. `None` if there is more to send.
-    pub(super) fn into_stream(mut self) -> Option<(TcpStream, BytesMut)> {
+    /// The connection without its body, what has come over it, and its permit. `None` if there is more
+    /// to send.
+    pub(super) fn into_stream(mut self) -> Option<(TcpStream, BytesMut, OwnedSemaphorePermit)> {
         self.connection.take()?.into_stream()
     }
 }

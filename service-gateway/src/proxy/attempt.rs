@@ -10,6 +10,7 @@ use super::connection::Unanswered;
 use super::head::Head;
 use super::pool::Pool;
 use super::sending::Request;
+use crate::descriptors::is_local;
 use crate::error::Reason;
 
 /// How an attempt failed.
@@ -17,6 +18,8 @@ use crate::error::Reason;
 pub(super) enum Failure {
     /// No connection was made, so nothing was sent.
     NotConnected(io::Error),
+    /// No connection was made for a reason of this host: that says nothing about the node.
+    Local(io::Error),
     /// The request was sent, or part of it, and no answer came, or one that makes no sense.
     NoAnswer(Box<dyn Error>),
     /// Nothing came over a connection that was kept from an earlier request. Its node may have closed it
@@ -27,9 +30,18 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    fn of_connecting(error: io::Error) -> Self {
+        if is_local(&error) {
+            Self::Local(error)
+        } else {
+            Self::NotConnected(error)
+        }
+    }
+
     pub(super) fn reason(&self) -> Reason {
         match self {
             Self::NotConnected(_) => Reason::ConnectFailed,
+            Self::Local(_) => Reason::Overloaded,
             Self::NoAnswer(_) | Self::Stale(_) | Self::Unclear(_) => Reason::BadUpstream,
         }
     }
@@ -37,7 +49,7 @@ impl Failure {
     /// What happened.
     pub(super) fn detail(&self) -> String {
         match self {
-            Self::NotConnected(error) => format!("no connection: {error}"),
+            Self::NotConnected(error) | Self::Local(error) => format!("no connection: {error}"),
             Self::NoAnswer(error) => format!("no answer: {error}"),
             Self::Stale(error) => format!("no answer: {error}"),
             Self::Unclear(detail) => (*detail).to_owned(),
@@ -59,7 +71,7 @@ pub(super) async fn send(
         let is_kept = kept.is_some();
         let mut connection = match kept {
             Some(connection) => connection,
-            None => pool.connect(node).await.map_err(Failure::NotConnected)?,
+            None => pool.connect(node).await.map_err(Failure::of_connecting)?,
         };
         request = match connection.exchange(request).await {
             Ok((head, framing)) => {
@@ -92,6 +104,7 @@ mod tests {
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
     use tokio::time::timeout;
 
     /// Who waits that long waits in vain.
@@ -121,7 +134,7 @@ mod tests {
                 let _ = closed.send(()); // the test may be over
             }
         });
-        let pool = Pool::new(LIMIT);
+        let pool = Pool::unlimited(LIMIT);
         let mut sending = pin!(send(&pool, node, request(), false));
         let mut is_first = true;
         let sent = poll_fn(|cx| {
@@ -136,11 +149,21 @@ mod tests {
         assert_eq!(accepted.load(Ordering::Relaxed), 1);
     }
 
+    #[actix_web::test]
+    async fn a_host_without_descriptors_is_no_failure_of_the_node() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = Pool::new(LIMIT, Arc::new(Semaphore::new(0)));
+        let sent = send(&pool, listener.local_addr().unwrap(), request(), false).await;
+        let failure = sent.err().unwrap();
+        assert!(matches!(failure, Failure::Local(_)));
+        assert_eq!(failure.reason(), Reason::Overloaded);
+    }
+
     /// The connection's end is there, and Tokio has not told of it yet: nothing can be sent.
     #[actix_web::test]
     async fn a_kept_connection_that_ended_before_anything_was_sent_costs_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (node, pool) = (listener.local_addr().unwrap(), Pool::new(LIMIT));
+        let (node, pool) = (listener.local_addr().unwrap(), Pool::unlimited(LIMIT));
         pool.put(node, pool.connect(node).await.unwrap());
         let (ended, _) = listener.accept().await.unwrap();
         ended.set_zero_linger().unwrap();

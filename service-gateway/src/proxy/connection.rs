@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::io::poll_read_buf;
 
 use super::framing::{Framing, READ_BYTES, Taken};
@@ -26,6 +27,8 @@ pub(super) struct Connection {
     is_deaf: bool,
     /// Linux tells of a reset once. If writing has met it, reading meets what looks like an end.
     is_reset: bool,
+    /// Whatever becomes of the connection, it counts among those that may be open.
+    permit: OwnedSemaphorePermit,
 }
 
 /// Why no answer came.
@@ -42,13 +45,14 @@ pub(super) enum Unanswered {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
         Self {
             stream,
             received: BytesMut::new(),
             sending: None,
             is_deaf: false,
             is_reset: false,
+            permit,
         }
     }
 
@@ -209,10 +213,10 @@ impl Connection {
         }
     }
 
-    /// The stream and what has come over it. `None` if there is more to send.
-    pub(super) fn into_stream(self) -> Option<(TcpStream, BytesMut)> {
+    /// The stream, what has come over it, and its permit. `None` if there is more to send.
+    pub(super) fn into_stream(self) -> Option<(TcpStream, BytesMut, OwnedSemaphorePermit)> {
         let is_sent = self.sending.is_none();
-        is_sent.then_some((self.stream, self.received))
+        is_sent.then_some((self.stream, self.received, self.permit))
     }
 
     /// Whether it can take a request, as far as can be seen from here.
@@ -236,9 +240,11 @@ mod tests {
     use futures_util::FutureExt;
     use futures_util::future::join;
     use std::pin::pin;
+    use std::sync::Arc;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
     use tokio::time::timeout;
 
     /// Who waits that long waits in vain.
@@ -253,7 +259,11 @@ mod tests {
         let node = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = node.local_addr().unwrap();
         let stream = TcpStream::connect(address).await.unwrap();
-        (Connection::new(stream), node.accept().await.unwrap().0)
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        (
+            Connection::new(stream, permit),
+            node.accept().await.unwrap().0,
+        )
     }
 
     fn request(body: RequestBody) -> Request {
@@ -280,7 +290,7 @@ mod tests {
     /// The answer's body, and whether its connection can be used again.
     async fn answered(answer: &[u8]) -> (io::Result<Vec<u8>>, bool) {
         let (mut connection, mut node) = connected().await;
-        let (pool, address) = (Pool::new(LIMIT), node.local_addr().unwrap());
+        let (pool, address) = (Pool::unlimited(LIMIT), node.local_addr().unwrap());
         let exchange = connection.exchange(request(held(b"")));
         let (answered, ()) = in_time(join(exchange, asked(&mut node, answer))).await;
         let (head, framing) = answered.unwrap();

@@ -3,14 +3,19 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::rt::spawn;
+use rustix::io::Errno;
+use service_runtime::socket::detect_lost_peer;
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 
 use super::connection::Connection;
+use crate::descriptors::is_local;
 
 /// Idle connections to a node are given up after so many sweeps, before the node does it (the greeter
 /// after 75 s): a request must not meet a connection that is just being closed. With thousands of
@@ -28,6 +33,10 @@ pub(super) struct Pool {
     /// Of each node the latest last, which is the first to be used again.
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
     connect_timeout: Duration,
+    /// A permit for each connection to a node that may be open, of all workers together.
+    permits: Arc<Semaphore>,
+    /// An idle connection is closed if it would leave no more permits than this.
+    scarce: usize,
     /// How often they were looked at: the clock of those that are idle.
     sweeps: Cell<u64>,
     sweeper: JoinHandle<()>,
@@ -39,14 +48,16 @@ struct Idle {
 }
 
 impl Pool {
-    /// An empty pool.
+    /// An empty pool. Each of its connections holds one of `permits`, all of which are still free.
     ///
     /// # Panics
     /// Outside of a worker's runtime.
-    pub(super) fn new(connect_timeout: Duration) -> Rc<Self> {
+    pub(super) fn new(connect_timeout: Duration, permits: Arc<Semaphore>) -> Rc<Self> {
         Rc::new_cyclic(|pool: &Weak<Self>| Self {
             idle: RefCell::default(),
             connect_timeout,
+            scarce: permits.available_permits() / 4,
+            permits: permits.clone(),
             sweeps: Cell::default(),
             sweeper: spawn(sweep(pool.clone())),
         })
@@ -61,19 +72,40 @@ impl Pool {
             .find(Connection::is_idle)
     }
 
-    /// A new connection to a node.
+    /// A new connection to a node. If this host has no room for it, idle connections are closed and it
+    /// is tried once more.
     ///
     /// # Errors
     /// If there is none in time.
     pub(super) async fn connect(&self, node: SocketAddr) -> io::Result<Connection> {
+        match self.try_connect(node).await {
+            Err(error) if is_local(&error) && self.close_idle() => self.try_connect(node).await,
+            connected => connected,
+        }
+    }
+
+    async fn try_connect(&self, node: SocketAddr) -> io::Result<Connection> {
+        let permit = self.permit()?;
         let stream = timeout(self.connect_timeout, TcpStream::connect(node)).await??;
         stream.set_nodelay(true)?;
-        Ok(Connection::new(stream))
+        detect_lost_peer(&stream)?;
+        Ok(Connection::new(stream, permit))
+    }
+
+    fn permit(&self) -> io::Result<OwnedSemaphorePermit> {
+        let permit = self.permits.clone().try_acquire_owned();
+        permit.map_err(|_| Errno::MFILE.into())
+    }
+
+    /// Closes all idle connections. Returns whether there were any.
+    fn close_idle(&self) -> bool {
+        let idle = self.idle.take();
+        idle.values().any(|of_node| !of_node.is_empty())
     }
 
     /// Keeps a connection for the next request, if it can take one.
     pub(super) fn put(&self, node: SocketAddr, connection: Connection) {
-        if !connection.is_idle() {
+        if !connection.is_idle() || self.permits.available_permits() < self.scarce {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -116,6 +148,7 @@ async fn sweep(pool: Weak<Pool>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::SockRef;
     use tokio::net::TcpListener;
     use tokio::task::yield_now;
     use tokio::time::sleep;
@@ -127,7 +160,7 @@ mod tests {
     async fn keeping(count: usize) -> (Rc<Pool>, TcpListener, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let node = listener.local_addr().unwrap();
-        let pool = Pool::new(LIMIT);
+        let pool = Pool::unlimited(LIMIT);
         let mut connections = Vec::new();
         for _ in 0..count {
             connections.push(pool.connect(node).await.unwrap());
@@ -139,6 +172,10 @@ mod tests {
     }
 
     impl Pool {
+        pub(in crate::proxy) fn unlimited(connect_timeout: Duration) -> Rc<Self> {
+            Self::new(connect_timeout, Arc::new(Semaphore::new(1 << 10)))
+        }
+
         fn kept(&self) -> usize {
             self.idle.borrow().values().map(Vec::len).sum()
         }
@@ -148,6 +185,43 @@ mod tests {
     async fn so_many_connections_to_a_node_are_kept_and_no_more() {
         let (pool, _listener, _) = keeping(PER_NODE + 1).await;
         assert_eq!(pool.kept(), PER_NODE);
+    }
+
+    #[actix_web::test]
+    async fn connections_detect_a_lost_peer() {
+        let (pool, _listener, node) = keeping(0).await;
+        let (stream, ..) = pool.connect(node).await.unwrap().into_stream().unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && socket.tcp_user_timeout().unwrap().is_some());
+    }
+
+    #[actix_web::test]
+    async fn idle_connections_make_room_for_a_new_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let node = listener.local_addr().unwrap();
+        let pool = Pool::new(LIMIT, Arc::new(Semaphore::new(2)));
+        let (first, second) = (pool.connect(node).await.unwrap(), pool.connect(node).await);
+        pool.put(node, first);
+        let third = pool.connect(node).await;
+        let error = pool.connect(node).await.err().unwrap();
+        assert!(is_local(&error) && pool.kept() == 0);
+        drop((second, third));
+        pool.connect(node).await.unwrap();
+    }
+
+    #[actix_web::test]
+    async fn no_connection_is_kept_while_permits_are_scarce() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let node = listener.local_addr().unwrap();
+        let pool = Pool::new(LIMIT, Arc::new(Semaphore::new(8)));
+        let mut connections = Vec::new();
+        for _ in 0..7 {
+            connections.push(pool.connect(node).await.unwrap());
+        }
+        pool.put(node, connections.remove(0));
+        assert_eq!(pool.kept(), 0);
+        pool.put(node, connections.remove(0));
+        assert_eq!(pool.kept(), 1);
     }
 
     #[actix_web::test]

@@ -18,6 +18,7 @@ use super::head::Head;
 use super::origin::Origin;
 use super::outgoing::Outgoing;
 use super::upload::ClientBody;
+use crate::descriptors::is_address_unavailable;
 use crate::error::{Reason, Refusal};
 use crate::metrics::Step;
 
@@ -35,6 +36,7 @@ pub(super) struct Answer {
 ///
 /// | after | any request | if it may be repeated |
 /// |---|---|---|
+/// | no descriptor, memory or buffer for a connection on this host | no | no |
 /// | no connection, or a kept one that ended before anything was sent | yes | yes |
 /// | a connection that broke before the end of the answer's head, or no HTTP | no | yes |
 /// | a kept connection that ended before anything came | no | yes, to any node, over a new connection |
@@ -188,13 +190,14 @@ impl<'a> Race<'a> {
     /// could answer.
     fn replace(&mut self, failed: &InFlight, failure: Failure) -> Result<(), Refusal> {
         log::debug!(instance:% = failed.address, error = failure.detail(); "attempt failed");
-        if !matches!(failure, Failure::Stale(_)) {
+        if !matches!(failure, Failure::Stale(_) | Failure::Local(_)) {
             failed.ended(false);
         }
         match failure {
             Failure::NotConnected(_) => {
                 failed.eject(Ejection::Unreachable);
             }
+            Failure::Local(_) => {} // which says nothing about the node
             Failure::NoAnswer(_) if self.body.is_awaited() => {} // it waited for the client, as we do
             Failure::NoAnswer(_) | Failure::Unclear(_) => failed.answered(false),
             Failure::Stale(_) => {
@@ -227,6 +230,7 @@ impl<'a> Race<'a> {
     fn permits_another(&self, failure: &Failure) -> bool {
         match failure {
             Failure::NotConnected(_) => self.may_try_more(),
+            Failure::Local(error) => is_address_unavailable(error) && self.may_try_more(),
             Failure::NoAnswer(_) => self.may_repeat && self.may_try_more(),
             Failure::Stale(_) => self.may_repeat && self.attempts < self.worker.gateway.attempts,
             Failure::Unclear(_) => false,

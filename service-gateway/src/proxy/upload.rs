@@ -2,9 +2,11 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::intake::{Cut, Intake};
@@ -15,8 +17,12 @@ const HELD_BYTES: u64 = 64 << 10;
 
 /// A request's body, as long as there may be a node to send it to.
 pub(super) enum ClientBody {
-    /// All of it is here, so that it can be sent more than once.
-    Held(Bytes),
+    /// All of it is here, so that it can be sent more than once. It counts among the bytes that may be
+    /// held, unless it is empty.
+    Held {
+        bytes: Bytes,
+        _memory: Option<OwnedSemaphorePermit>,
+    },
     /// It goes to a node as it arrives.
     Arriving(Rc<Arrival>),
 }
@@ -58,23 +64,26 @@ pub(super) struct Interrupted;
 impl ClientBody {
     /// The body of a request that has none.
     pub(super) fn empty() -> Self {
-        Self::Held(Bytes::new())
+        Self::Held {
+            bytes: Bytes::new(),
+            _memory: None,
+        }
     }
 
-    /// Takes a body over. One of at most [`HELD_BYTES`] is read now if sending it twice does no
-    /// harm; any other is sent as it arrives.
+    /// Takes a body over. One of at most [`HELD_BYTES`] is read now if there is `memory` for it, a
+    /// permit for each byte; any other is sent as it arrives.
     ///
     /// # Errors
     /// When the client does not send what it announced, or not as it has to.
     pub(super) async fn take(
         mut intake: Intake,
         length: Option<u64>,
-        idempotent: bool,
+        memory: Option<&Arc<Semaphore>>,
     ) -> Result<Self, Cut> {
         if intake.is_empty() {
             return Ok(Self::empty());
         }
-        let Some(length) = length.filter(|length| idempotent && *length <= HELD_BYTES) else {
+        let Some(permit) = memory.and_then(|memory| permit(memory, length?)) else {
             return Ok(Self::Arriving(Rc::new(Arrival {
                 intake: RefCell::new(Some(intake)),
                 left: Cell::new(length),
@@ -82,17 +91,20 @@ impl ClientBody {
                 cut: RefCell::default(),
             })));
         };
-        let mut held = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
+        let mut held = BytesMut::with_capacity(permit.num_permits());
         while let Some(piece) = poll_fn(|cx| intake.poll_next(cx)).await? {
             held.extend_from_slice(&piece);
         }
-        Ok(Self::Held(held.freeze()))
+        Ok(Self::Held {
+            bytes: held.freeze(),
+            _memory: Some(permit),
+        })
     }
 
     /// What to send to the next node, `None` if the body is gone.
     pub(super) fn send(&self) -> Option<RequestBody> {
         match self {
-            Self::Held(bytes) => Some(RequestBody::Held(bytes.clone())),
+            Self::Held { bytes, .. } => Some(RequestBody::Held(bytes.clone())),
             Self::Arriving(arrival) => match arrival.progress.get() {
                 Progress::NotBegun => Some(RequestBody::Upload(Upload(arrival.clone()))),
                 Progress::AwaitsClient | Progress::AwaitsNode(_) => None,
@@ -101,13 +113,13 @@ impl ClientBody {
     }
 
     pub(super) fn is_held(&self) -> bool {
-        matches!(self, Self::Held(_))
+        matches!(self, Self::Held { .. })
     }
 
     /// Whether more of it is to come from the client.
     pub(super) fn is_awaited(&self) -> bool {
         match self {
-            Self::Held(_) => false,
+            Self::Held { .. } => false,
             Self::Arriving(arrival) => matches!(arrival.progress.get(), Progress::AwaitsClient),
         }
     }
@@ -115,7 +127,7 @@ impl ClientBody {
     /// How the client broke it off, if it did.
     pub(super) fn cut(&self) -> Option<Refusal> {
         match self {
-            Self::Held(_) => None,
+            Self::Held { .. } => None,
             Self::Arriving(arrival) => arrival.cut.borrow().as_ref().map(Cut::refusal),
         }
     }
@@ -132,6 +144,14 @@ impl ClientBody {
             Progress::AwaitsNode(since) => Some(since),
         }
     }
+}
+
+/// A permit to hold so many bytes, if they are few enough for it.
+fn permit(memory: &Arc<Semaphore>, length: u64) -> Option<OwnedSemaphorePermit> {
+    let length = u32::try_from(length)
+        .ok()
+        .filter(|length| u64::from(*length) <= HELD_BYTES)?;
+    memory.clone().try_acquire_many_owned(length).ok()
 }
 
 impl RequestBody {

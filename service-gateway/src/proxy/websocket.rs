@@ -17,6 +17,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -102,7 +103,7 @@ pub(super) async fn forward(
         ));
     }
     let attempts = answer.attempts;
-    let Some((stream, sent)) = answer.body.into_stream() else {
+    let Some((stream, sent, permit)) = answer.body.into_stream() else {
         let refusal = Reason::BadUpstream.because("no upgraded connection");
         return Err(Refusal {
             attempts,
@@ -111,7 +112,7 @@ pub(super) async fn forward(
     };
     let served_by = answer.endpoint.clone();
     let tunnel = Tunnel::new(
-        stream,
+        (stream, permit),
         sent,
         payload,
         answer.endpoint,
@@ -137,12 +138,13 @@ struct Tunnel {
     leaving: Pin<Box<WaitForCancellationFutureOwned>>,
     quiet: Idle,
     _endpoint: InFlight,
+    _permit: OwnedSemaphorePermit,
     exchange: Exchange,
 }
 
 impl Tunnel {
     fn new(
-        stream: TcpStream,
+        (stream, permit): (TcpStream, OwnedSemaphorePermit),
         sent: BytesMut,
         payload: Payload,
         endpoint: InFlight,
@@ -158,6 +160,7 @@ impl Tunnel {
             leaving: Box::pin(leaving.cancelled_owned()),
             quiet: Idle::new(QUIET),
             _endpoint: endpoint,
+            _permit: permit,
             exchange,
         }
     }

@@ -397,10 +397,10 @@ async fn a_gateway_that_leaves_says_so_and_finishes_what_it_has() {
     upstream.has_open(1).await;
     gateway.stop();
     until("its farewell", async || {
-        gateway.admin("/health").await.status() == 503
+        gateway.admin("/ready").await.status() == 503
     })
     .await;
-    assert_eq!(gateway.admin("/ready").await.status(), 503);
+    assert_eq!(gateway.admin("/health").await.status(), 200);
     idle.ends().await; // what is idle is closed
     go_on.notify_one();
     let answer = busy.answer("GET").await;

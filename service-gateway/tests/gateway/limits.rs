@@ -213,3 +213,25 @@ async fn one_connection_too_many_is_told_so_and_closed() {
     .await;
     gateway.get("/").await.is_ok("hi");
 }
+
+#[actix_web::test]
+async fn a_body_beyond_the_held_bytes_is_streamed_and_not_repeated() {
+    let silent = || Upstream::new(|mut peer: Peer| async move { drop(peer.request().await) });
+    for (held, attempts) in [("64KiB", 2), ("5", 2), ("4", 1), ("0", 1)] {
+        let nodes = [silent().await, silent().await];
+        let flags = format!("--attempts 2 --held-bodies {held}");
+        let gateway = Gateway::with(&flags, &[&nodes[0], &nodes[1]]).await;
+        for _ in 0..2 {
+            let mut client = gateway.connect().await;
+            client.send_with_body("PUT", "/", "hello").await;
+            let answer = client.answer("PUT").await;
+            answer.is_refused(502, "bad_upstream", attempts);
+        }
+        let received = nodes.iter().flat_map(Upstream::requests);
+        assert!(
+            received
+                .into_iter()
+                .all(|request| request.body == *b"hello")
+        );
+    }
+}

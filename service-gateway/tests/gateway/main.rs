@@ -8,6 +8,7 @@ mod allowed;
 mod attempts;
 mod awc_client;
 mod broken_upstreams;
+mod drain;
 mod early_ends;
 mod forwarding;
 mod framing;

@@ -33,6 +33,8 @@ async fn a_bad_flag_is_refused_in_one_line_that_says_what_is_allowed() {
         ("--max-connections", "0", "1 to 1000000"),
         ("--max-in-flight", "many", "1 to 1000000"),
         ("--shutdown-timeout", "soon", "from 1ms to 1day"),
+        ("--drain", "11m", "from 0s to 10m"),
+        ("--held-bodies", "10MB", "such as 1048576 or 64MiB"),
         ("--attempts", "0", "1 to 100"),
         ("--attempts", "many", "1 to 100"),
         ("--workers", "0", "1 to 512"),
@@ -67,6 +69,9 @@ async fn a_bad_environment_variable_is_refused_like_the_flag() {
         "MAX_IN_FLIGHT",
         "IDLE_TIMEOUT",
         "SHUTDOWN_TIMEOUT",
+        "DRAIN",
+        "HELD_BODIES",
+        "REUSE_PORT",
         "ATTEMPTS",
         "WORKERS",
         "ACCESS_LOG",
@@ -148,15 +153,14 @@ async fn request_in_flight(program: &Program) -> Wire {
 
 #[actix_web::test]
 async fn a_signal_lets_the_requests_in_flight_finish_and_the_exit_code_is_0() {
-    for signal in ["TERM", "INT"] {
+    for signal in ["TERM", "INT", "HUP", "QUIT"] {
         let mut program = Program::start(&[]).await;
         let mut client = request_in_flight(&program).await;
         program.signal(signal).await;
         program
-            .says(&format!(
-                "leaving, finishing the requests in flight signal=SIG{signal}"
-            ))
+            .says(&format!("draining signal=SIG{signal} time=0ns"))
             .await;
+        program.says("finishing requests in flight").await;
         client.send("part").await;
         client.answer("PUT").await.is_refused(503, "no_instance", 0);
         client.ends().await;
@@ -171,18 +175,20 @@ async fn a_second_signal_ends_it_at_once() {
         ("TERM", "TERM", 143),
         ("TERM", "INT", 130),
         ("INT", "INT", 130),
+        ("HUP", "HUP", 129),
+        ("HUP", "QUIT", 131),
     ] {
         let mut program = Program::start(&["--timeout", "1h", "--shutdown-timeout", "1h"]).await;
         let _client = request_in_flight(&program).await;
         program.signal(first).await;
-        program.says("leaving").await;
+        program.says("draining").await;
         program.signal(second).await;
         assert_eq!(program.ends().await.code(), Some(code));
     }
 }
 
 #[actix_web::test]
-async fn healthcheck_is_0_while_it_serves_and_1_when_it_does_not() {
+async fn healthcheck_is_0_while_it_serves_or_drains_and_1_when_it_does_not() {
     let flags = ["--timeout", "1h", "--shutdown-timeout", "1h"];
     let mut program = Program::start(&flags).await;
     let admin = program.admin.to_string();
@@ -196,9 +202,8 @@ async fn healthcheck_is_0_while_it_serves_and_1_when_it_does_not() {
 
     let _client = request_in_flight(&program).await;
     program.signal("TERM").await;
-    program.says("leaving").await;
-    let line = format!("error: {admin} answers 503 Service Unavailable\n");
-    assert_eq!(run(&check).await, (1, line));
+    program.says("finishing").await;
+    assert_eq!(run(&check).await, (0, String::new()));
 
     program.signal("TERM").await;
     program.ends().await;
@@ -246,17 +251,10 @@ async fn its_log_has_a_line_for_each_change_and_none_for_bad_clients() {
     drop(client);
     program.signal("TERM").await;
     let rest = program.last_words().await;
-    assert_eq!(rest.len(), 2, "{rest:#?}");
-    assert!(
-        rest[0].contains("INFO") && rest[0].contains("leaving"),
-        "{}",
-        rest[0]
-    );
-    assert!(
-        rest[1].contains("INFO") && rest[1].contains("stopped"),
-        "{}",
-        rest[1]
-    );
+    assert_eq!(rest.len(), 3, "{rest:#?}");
+    for (line, text) in rest.iter().zip(["draining", "finishing", "stopped"]) {
+        assert!(line.contains("INFO") && line.contains(text), "{line}");
+    }
 }
 
 #[actix_web::test]
@@ -282,6 +280,8 @@ async fn every_flag_has_a_line_of_help() {
         "--idle-timeout",
         "--attempts",
         "--shutdown-timeout",
+        "--drain",
+        "--held-bodies",
         "--workers",
         "--log-format",
     ] {

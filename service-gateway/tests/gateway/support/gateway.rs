@@ -174,6 +174,7 @@ fn configured(flags: &str) -> service_gateway::Config {
         ("--probe-path", "off"),
         ("--hedge-after", "1h"),
         ("--keep-vanished", "1ms"),
+        ("--drain", "0s"),
     ] {
         if !flags.split(' ').any(|given| given == flag) {
             arguments.extend([flag, value]);

@@ -51,7 +51,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// One that listens on any free ports.
+    /// One that listens on any free ports and does not drain, unless the flags say otherwise.
     pub(crate) async fn start(flags: &[&str]) -> Self {
         Self::start_with(&[], flags, Stdio::piped()).await
     }
@@ -62,8 +62,17 @@ impl Program {
         flags: &[&str],
         output: Stdio,
     ) -> Self {
-        let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let arguments = [&free, &["--registry", "memory:", "--workers", "1"], flags].concat();
+        let mut arguments = vec!["--registry", "memory:", "--workers", "1"];
+        for (flag, value) in [
+            ("--listen", "127.0.0.1:0"),
+            ("--admin-listen", "127.0.0.1:0"),
+            ("--drain", "0s"),
+        ] {
+            if !flags.contains(&flag) {
+                arguments.extend([flag, value]);
+            }
+        }
+        arguments.extend(flags);
         let mut command = command(&arguments);
         let mut child = command
             .envs(variables.iter().copied())
