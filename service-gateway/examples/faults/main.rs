@@ -22,6 +22,7 @@ mod cluster;
 #[allow(dead_code, reason = "the library's tests use more of it")]
 mod consul;
 mod crowd;
+mod descriptors;
 mod directory;
 #[path = "../../../discovery/tests/support/etcd.rs"]
 #[allow(dead_code, reason = "the library's tests use more of it")]
@@ -29,7 +30,9 @@ mod etcd;
 mod framing;
 #[path = "../load/generator.rs"]
 mod generator;
+mod half_open;
 mod headers;
+mod held;
 mod limits;
 mod logs;
 mod missed;
@@ -40,6 +43,7 @@ mod registry;
 #[path = "../../../discovery/tests/support/relay.rs"]
 #[allow(dead_code, reason = "the library's tests use more of it")]
 mod relay;
+mod replaced;
 mod running;
 mod scale;
 mod scripted;
@@ -219,6 +223,11 @@ fn all<B: Backend>() -> impl Iterator<Item = Fault> {
         headers::headers "headers of one connection, forged, repeated";
         soak::soak "10 minutes of nodes that come and go" Long;
         limits::overload "five times what it can do";
+        held::held_bodies "4000 bodies to a node that takes them and does not respond";
+        half_open::half_open_client "the links of clients and of a node are cut" Long;
+        descriptors::descriptors "1200 idle clients, a limit of 1024 and of 64 open files";
+        replaced::gateway_replaced "the gateway replaced three times, beside idle connections" Quick;
+        replaced::hup "SIGUSR1, SIGUSR2, SIGHUP to a greeter and the gateway" Quick;
         limits::slow_clients "2000 slow heads, bodies and readers, 400 a second";
     }
     .into_iter()

@@ -89,6 +89,20 @@ impl Process {
             .with_context(|| format!("waited in vain for {words:?}"))?
     }
 
+    /// Starts a program within what ulimit(1) sets: `-Sn 1024`, say.
+    pub(crate) async fn limited(
+        log: &Path,
+        program: &str,
+        flags: &[&str],
+        ulimit: &str,
+    ) -> anyhow::Result<Self> {
+        let output = File::create(log)?;
+        let mut command = limited(program, flags, ulimit)?;
+        command.env("RUST_LOG", "info,actix_server=warn");
+        command.stdout(output.try_clone()?).stderr(output);
+        Self::spawned(log, program, command).await
+    }
+
     /// Spawns a program, and waits until it says where it listens.
     async fn spawned(log: &Path, program: &str, mut command: Command) -> anyhow::Result<Self> {
         let child = command
@@ -159,8 +173,13 @@ impl Process {
     }
 
     /// SIGTERM; returns its exit code when it is over.
-    pub(crate) async fn leave(mut self) -> anyhow::Result<Option<i32>> {
-        self.signal("-TERM")?;
+    pub(crate) async fn leave(self) -> anyhow::Result<Option<i32>> {
+        self.end_by("-TERM").await
+    }
+
+    /// Sends a signal, and returns its exit code when it is over.
+    pub(crate) async fn end_by(mut self, signal: &str) -> anyhow::Result<Option<i32>> {
+        self.signal(signal)?;
         let deadline = Duration::from_secs(40);
         let ended = async {
             loop {
@@ -180,12 +199,7 @@ fn command(
     flags: &[&str],
     environment: &[(String, String)],
 ) -> anyhow::Result<Command> {
-    let here = std::env::current_exe()?;
-    let programs = here
-        .parent()
-        .and_then(Path::parent)
-        .context("a place for programs")?;
-    let mut command = Command::new(programs.join(program));
+    let mut command = Command::new(path(program)?);
     command
         .args(flags)
         .env("RUST_LOG", "info,actix_server=warn")
@@ -199,6 +213,24 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Where a program of this workspace is.
+fn path(program: &str) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let programs = here.parent().and_then(Path::parent);
+    Ok(programs.context("a place for programs")?.join(program))
+}
+
+/// A program of this workspace within these limits.
+pub(crate) fn limited(program: &str, flags: &[&str], ulimit: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit {ulimit} && exec \"$0\" \"$@\"");
+    command
+        .args(["-c", &script])
+        .arg(path(program)?)
+        .args(flags);
+    Ok(command)
 }
 
 /// Waits until something holds.

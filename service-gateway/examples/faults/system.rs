@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use awc::http::header::{CONNECTION, HeaderValue};
 use awc::http::{Method, Uri};
 use serde_json::Value;
 
@@ -16,6 +17,9 @@ use crate::process::{Process, until};
 use crate::running::Running;
 use crate::scripted::{Upstream, Wire};
 use crate::usage::Usage;
+
+/// Any free ports.
+pub(crate) const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
 
 /// The greeters' time to live in all faults.
 pub(crate) const TTL: Duration = Duration::from_secs(5);
@@ -91,6 +95,35 @@ impl<B: Backend> SystemOn<B> {
         let (directory, registry) = (&self.directory, url(B::SCHEME, &self.registry));
         self.gateway = gateway(directory, &registry, &[], &self.environment).await?;
         Ok(())
+    }
+
+    /// Starts another gateway on the same ports, which has had its first list when this returns. The one
+    /// before it goes on serving.
+    pub(crate) async fn succeed_gateway(&mut self, flags: &[&str]) -> anyhow::Result<Process> {
+        let (address, admin) = (self.gateway.address.to_string(), self.gateway.admin()?);
+        let registry = url(B::SCHEME, &self.registry);
+        let ports = ["--listen", &address, "--admin-listen", &admin];
+        let flags = [&["--registry", &registry][..], &ports, flags].concat();
+        let log = self.gateway_log();
+        let program = "service-gateway";
+        let next = Process::start(&log, program, &flags, &self.environment).await?;
+        let is_ready = || async { next.logged("first list from the registry") };
+        until(Duration::from_secs(15), "the successor's list", is_ready).await?;
+        Ok(std::mem::replace(&mut self.gateway, next))
+    }
+
+    /// Puts another gateway in the place of the one before, within what ulimit(1) sets.
+    pub(crate) async fn limit_gateway(&mut self, ulimit: &str) -> anyhow::Result<()> {
+        let registry = url(B::SCHEME, &self.registry);
+        let flags = [&["--registry", &registry][..], &FREE].concat();
+        let log = self.gateway_log();
+        self.gateway = Process::limited(&log, "service-gateway", &flags, ulimit).await?;
+        Ok(())
+    }
+
+    fn gateway_log(&self) -> std::path::PathBuf {
+        self.directory
+            .file(&format!("gateway-{:08x}.log", fastrand::u32(..)))
     }
 
     /// One more greeter. It listens when this returns, and registers meanwhile.
@@ -232,6 +265,13 @@ impl<B: Backend> SystemOn<B> {
         Running::begin(self.load(rate, Method::GET, "/greet/Ada"))
     }
 
+    /// A load of GET requests, so many a second, each over a connection of its own.
+    pub(crate) fn unkept_gets(&self, rate: u32) -> Load {
+        let mut load = self.load(rate, Method::GET, "/greet/Ada");
+        load.headers = vec![(CONNECTION, HeaderValue::from_static("close"))];
+        load
+    }
+
     /// GET requests whose answers take five seconds each, so many a second.
     pub(crate) fn slow(&self, rate: u32) -> Running {
         Running::begin(self.load(rate, Method::GET, "/slow?ms=5000"))
@@ -302,8 +342,7 @@ async fn gateway(
     environment: &[(String, String)],
 ) -> anyhow::Result<Process> {
     let log = directory.file(&format!("gateway-{:08x}.log", fastrand::u32(..)));
-    let admin = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-    let arguments = [&["--registry", registry][..], &admin, flags].concat();
+    let arguments = [&["--registry", registry][..], &FREE, flags].concat();
     Process::start(&log, "service-gateway", &arguments, environment).await
 }
 
