@@ -122,15 +122,16 @@ async fn health(admin: Data<Admin>) -> impl Responder {
 async fn ready(admin: Data<Admin>) -> impl Responder {
     let pending = admin.views().into_iter().filter(|(_, view)| view.is_none());
     let pending: Vec<_> = pending.map(|(name, _)| name.to_string()).collect();
-    match pending.is_empty() && !admin.gateway.clients.is_draining() {
-        true => HttpResponse::Ok().json(serde_json::json!({"status": "ready"})),
-        false => {
-            let body = serde_json::json!({"status": "not ready", "waiting_for": pending});
-            HttpResponse::ServiceUnavailable()
-                .insert_header(("retry-after", "1"))
-                .json(body)
-        }
-    }
+    let status = if admin.gateway.clients.is_draining() {
+        "draining"
+    } else if pending.is_empty() {
+        return HttpResponse::Ok().json(serde_json::json!({"status": "ready"}));
+    } else {
+        "not ready"
+    };
+    HttpResponse::ServiceUnavailable()
+        .insert_header(("retry-after", "1"))
+        .json(serde_json::json!({"status": status, "waiting_for": pending}))
 }
 
 async fn metrics(admin: Data<Admin>, accept: Header<Accept>) -> impl Responder {

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::support::{Program, Wire, run, until};
 
 /// A gateway whose log nothing reads, after more requests than its pipe and its queue take lines.
-async fn unread() -> Program {
-    let program = Program::start_with(&[("RUST_LOG", "debug")], &[], Stdio::null()).await;
+async fn unread(flags: &[&str]) -> Program {
+    let program = Program::start_with(&[("RUST_LOG", "debug")], flags, Stdio::null()).await;
     let mut client = Wire::connect(program.address).await;
     let path = format!("/{}", "x".repeat(4000));
     for _ in 0..1300 {
@@ -30,22 +30,18 @@ async fn dropped_lines(program: &Program) -> u64 {
 
 #[actix_web::test]
 async fn an_unread_log_delays_neither_requests_nor_the_end() {
-    let mut program = unread().await;
+    let mut program = unread(&[]).await;
     program.signal("TERM").await;
     assert_eq!(program.ends().await.code(), Some(0));
 }
 
 #[actix_web::test]
 async fn an_unread_log_does_not_delay_a_second_signal() {
-    let mut program = unread().await;
-    let mut client = Wire::connect(program.address).await;
-    client
-        .send("PUT /greeter HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\npart")
-        .await;
+    let mut program = unread(&["--drain", "10m"]).await;
     program.signal("TERM").await;
-    until("the end to begin", async || {
-        let health = Wire::connect(program.admin).await.get("/health").await;
-        health.status() == 503
+    until("the drain to begin", async || {
+        let ready = Wire::connect(program.admin).await.get("/ready").await;
+        ready.text().contains("draining")
     })
     .await;
     program.signal("TERM").await;
@@ -54,7 +50,7 @@ async fn an_unread_log_does_not_delay_a_second_signal() {
 
 #[actix_web::test]
 async fn a_log_that_is_read_again_reports_how_many_lines_were_dropped() {
-    let mut program = unread().await;
+    let mut program = unread(&[]).await;
     let dropped = dropped_lines(&program).await;
     let line = program.says("output is written again").await;
     assert!(
