@@ -106,6 +106,12 @@ pub struct Config {
     )]
     pub allow: Vec<Network>,
 
+    /// Networks of proxies in front of the gateway, such as 10.0.0.0/8. Their X-Forwarded-Proto, -Host,
+    /// -Port and -Prefix go on, and the client's address is read from their X-Forwarded-For; from all
+    /// others such fields are dropped and set anew
+    #[arg(long, env, value_name = "NETWORKS", value_delimiter = ',')]
+    pub trust: Vec<Network>,
+
     /// How to choose among the nodes: round-robin, random, weighted (by the tag weight), ip-hash
     /// (by the client's address) or least-request
     #[arg(long, env, value_name = "NAME", default_value_t)]

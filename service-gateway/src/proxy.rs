@@ -9,7 +9,7 @@ use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use discovery::{DiscoveryClient, Error, Resolver, Tags};
+use discovery::{DiscoveryClient, Error, Network, Resolver, Tags};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ mod attempt;
 mod budget;
 mod connection;
 mod download;
+mod forwarded;
 mod framing;
 mod head;
 mod headers;
@@ -79,6 +80,8 @@ pub(crate) struct Gateway {
     connect_timeout: Duration,
     attempts: usize,
     max_body: u64,
+    /// Networks whose proxies may describe the client.
+    pub(crate) trust: Arc<[Network]>,
     /// Our name in `Via`. Different for each process, since it tells loops from chains.
     via: HeaderValue,
 }
@@ -119,6 +122,7 @@ impl Gateway {
             connect_timeout: config.connect_timeout,
             attempts: config.attempts.get(),
             max_body: config.max_body.0,
+            trust: config.trust.clone().into(),
             via: via(),
         }
     }
@@ -215,7 +219,7 @@ fn written_down(
     let said = |name| Some(answered.get(name)?.to_str().ok()?.to_owned());
     let line = Line {
         time: access_log::came(way.began.elapsed()),
-        client: request.peer_addr().map(|peer| peer.ip()),
+        client: Origin::of(request).map(|origin| origin.client(received).ip),
         method: request.method().to_string(),
         path: access_log::shortened(request.path()),
         status: response.status().as_u16(),

@@ -32,7 +32,7 @@ pub(crate) fn serve_proxy(
         .disable_signals();
     let leaving = builder.graceful_shutdown_signal();
     let factory = move || {
-        let clients = gateway.clients.clone();
+        let (clients, trust) = (gateway.clients.clone(), gateway.trust.clone());
         let guard = move |stream: TcpStream| {
             let clients = clients.clone();
             async move {
@@ -54,10 +54,10 @@ pub(crate) fn serve_proxy(
             .client_disconnect_timeout(Duration::from_secs(1))
             // A client that closes has gone: its request must not keep a node busy.
             .h1_allow_half_closed(false)
-            .on_connect_ext(|stream: &ClientStream, data| {
+            .on_connect_ext(move |stream: &ClientStream, data| {
                 data.insert(stream.client());
                 if let Ok(peer) = stream.peer_addr() {
-                    data.insert(Origin::new(peer.ip()));
+                    data.insert(Origin::new(peer.ip(), &trust));
                 }
             })
             .h1(map_config(app, |()| AppConfig::default()));

@@ -1,11 +1,12 @@
 //! What of a message's head goes on.
 
 use crate::Verdict;
+use crate::etcd::Etcd;
 use crate::scripted::{Message, Wire, answering_by_number};
 use crate::system::System;
 
 /// Header lines of a request, and what the node then gets under a name.
-const THERE: [(&str, &str, &[&str]); 27] = [
+const THERE: [(&str, &str, &[&str]); 36] = [
     ("keep-alive: timeout=5", "keep-alive", &[]),
     ("te: trailers", "te", &[]),
     ("trailer: x-sum", "trailer", &[]),
@@ -41,31 +42,28 @@ const THERE: [(&str, &str, &[&str]); 27] = [
     ("x-empty:", "x-empty", &[""]),
     ("x-padded: \t a b \t ", "x-padded", &["a b"]),
     ("x: y", "x-forwarded-for", &["127.0.0.1"]),
-    (
-        "x-forwarded-for: 10.1.1.1",
-        "x-forwarded-for",
-        &["10.1.1.1, 127.0.0.1"],
-    ),
+    ("x: y", "x-forwarded-prefix", &["/own"]),
+    ("x: y", "x-real-ip", &["127.0.0.1"]),
+    ("x: y", "forwarded", &[]),
     (
         "x-forwarded-for: 10.1.1.1, 10.1.1.2\r\nx-forwarded-for: 10.1.1.3\r\nconnection: x-forwarded-for",
         "x-forwarded-for",
-        &["10.1.1.1, 10.1.1.2, 10.1.1.3, 127.0.0.1"],
+        &["127.0.0.1"],
     ),
-    (
-        "x-forwarded-proto: https",
-        "x-forwarded-proto",
-        &["https, http"],
-    ),
-    (
-        "x-forwarded-host: bank",
-        "x-forwarded-host",
-        &["bank, test"],
-    ),
-    ("x: y", "forwarded", &[]),
+    ("x_forwarded_for: 10.1.1.1", "x_forwarded_for", &[]),
+    ("X-Forwarded_For: 10.1.1.1", "x-forwarded_for", &[]),
+    ("x-real-ip: 10.1.1.1", "x-real-ip", &["127.0.0.1"]),
+    ("x_real_ip: 10.1.1.1", "x_real_ip", &[]),
+    ("true-client-ip: 10.1.1.1", "true-client-ip", &[]),
+    ("x-forwarded-proto: https", "x-forwarded-proto", &["http"]),
+    ("x-forwarded-host: bank", "x-forwarded-host", &["test"]),
+    ("x-forwarded-port: 443", "x-forwarded-port", &[]),
+    ("x-forwarded-prefix: /a", "x-forwarded-prefix", &["/own"]),
+    ("x-forwarded-user: root", "x-forwarded-user", &[]),
     (
         "forwarded: for=10.1.1.1;proto=https",
         "forwarded",
-        &["for=10.1.1.1;proto=https, for=127.0.0.1;host=\"test\";proto=http"],
+        &["for=127.0.0.1;host=\"test\";proto=http"],
     ),
     (
         "forwarded: for=\"10",
@@ -73,6 +71,55 @@ const THERE: [(&str, &str, &[&str]); 27] = [
         &["for=127.0.0.1;host=\"test\";proto=http"],
     ),
     ("via: 1.0 edge", "via", &["1.0 edge, 1.1 gateway-*"]),
+];
+
+/// The same from a proxy that the gateway trusts.
+const TRUSTED: [(&str, &str, &[&str]); 17] = [
+    ("x: y", "x-forwarded-for", &["127.0.0.1"]),
+    ("x: y", "x-forwarded-proto", &["http"]),
+    ("x-forwarded-proto: https", "x-forwarded-proto", &["https"]),
+    (
+        "x-forwarded-proto: https, http",
+        "x-forwarded-proto",
+        &["http"],
+    ),
+    ("x-forwarded-host: bank", "x-forwarded-host", &["bank"]),
+    ("x-forwarded-host: a, b", "x-forwarded-host", &["test"]),
+    ("x-forwarded-port: 443", "x-forwarded-port", &["443"]),
+    ("x-forwarded-prefix: /a", "x-forwarded-prefix", &["/a/own"]),
+    ("x-forwarded-prefix: //a", "x-forwarded-prefix", &["/own"]),
+    ("x-forwarded-user: root", "x-forwarded-user", &["root"]),
+    (
+        "x-forwarded-proto: https\r\nconnection: x-forwarded-proto",
+        "x-forwarded-proto",
+        &["https"],
+    ),
+    (
+        "x-forwarded-for: 10.1.1.1, 10.1.1.2\r\nx-forwarded-for: 10.1.1.3",
+        "x-forwarded-for",
+        &["10.1.1.1, 10.1.1.2, 10.1.1.3, 127.0.0.1"],
+    ),
+    (
+        "x-forwarded-for: 10.1.1.1, 10.1.1.2\r\nx-forwarded-for: 127.0.0.9",
+        "x-real-ip",
+        &["10.1.1.2"],
+    ),
+    (
+        "x-forwarded-for: [2001:db8::1]:80",
+        "x-real-ip",
+        &["2001:db8::1"],
+    ),
+    (
+        "x-forwarded-for: 10.1.1.1, _hidden",
+        "x-real-ip",
+        &["127.0.0.1"],
+    ),
+    ("x_forwarded_for: 10.1.1.1", "x_forwarded_for", &[]),
+    (
+        "forwarded: for=10.1.1.1;proto=https",
+        "forwarded",
+        &["for=10.1.1.1;proto=https, for=127.0.0.1;host=\"test\";proto=http"],
+    ),
 ];
 
 /// Header lines of a node's answer, and what the client then gets under a name.
@@ -107,7 +154,7 @@ pub(crate) async fn headers() -> anyhow::Result<Verdict> {
         format!("HTTP/1.1 200 OK\r\n{lines}\r\n{length}\r\n")
     });
     let node = answering_by_number(answers.into()).await;
-    let routes = "/odd=greeter?version=odd,/=greeter?version=v1";
+    let routes = "/odd=greeter?version=odd,/own=greeter?version=v1";
     let system = System::routing(routes, &["v1"], &[(&node, "odd")]).await?;
     let mut client = system.connect().await;
     let mut wrong = Vec::new();
@@ -120,11 +167,14 @@ pub(crate) async fn headers() -> anyhow::Result<Verdict> {
         check(lines, answer.all(name), expected, &mut wrong);
     }
     let ends = ends_here(&mut client).await;
+    drop(system);
+    trusted(&mut wrong).await?;
     Ok(Verdict::new(wrong.is_empty() && ends)
         .listing(&wrong)
         .note(format!(
-            "{} there and {} back, {} not as they should be",
+            "{} there, {} from a trusted proxy and {} back, {} not as they should be",
             THERE.len(),
+            TRUSTED.len(),
             BACK.len(),
             wrong.len()
         ))
@@ -134,9 +184,22 @@ pub(crate) async fn headers() -> anyhow::Result<Verdict> {
         }))
 }
 
+/// Sends what a trusted proxy may say.
+async fn trusted(wrong: &mut Vec<String>) -> anyhow::Result<()> {
+    let flags = ["--route", "/own=greeter", "--trust", "127.0.0.0/8"];
+    let system = System::around(Etcd::start().await, &["v1"], &flags).await?;
+    system.until_known(1).await?;
+    let mut client = system.connect().await;
+    for (lines, name, expected) in TRUSTED {
+        let got = received(&mut client, &format!("{lines}\r\n")).await;
+        check(lines, got.all(name), expected, wrong);
+    }
+    Ok(())
+}
+
 /// What a greeter says it received.
 async fn received(client: &mut Wire, lines: &str) -> Message {
-    let answer = client.ask("GET", "/anything", lines).await;
+    let answer = client.ask("GET", "/own/anything", lines).await;
     mirrored(&answer)
 }
 
@@ -162,7 +225,7 @@ fn check(lines: &str, got: Vec<&str>, expected: &[&str], wrong: &mut Vec<String>
 /// Whether who waits for 100 gets it before the answer, and trailers are left out of the request.
 async fn ends_here(client: &mut Wire) -> bool {
     client
-        .send("POST /anything HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n")
+        .send("POST /own/anything HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n")
         .await;
     let goes_on = client.answer("POST").await.status() == 100;
     client.send("2\r\nhi\r\n0\r\nx-trailer: 1\r\n\r\n").await;

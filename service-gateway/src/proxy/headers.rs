@@ -2,14 +2,10 @@
 //!
 //! [1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6
 
-use std::net::IpAddr;
-
-use actix_web::http::header::{
-    CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA, X_FORWARDED_FOR,
-    X_FORWARDED_HOST, X_FORWARDED_PROTO,
-};
+use actix_web::http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, VIA};
 use bytes::BytesMut;
 
+use super::forwarded;
 use super::origin::Origin;
 
 /// Headers about one connection, and those that the gateway answers itself: `Expect` was answered
@@ -27,30 +23,12 @@ const ENDS_HERE: [&str; 10] = [
     "expect",
 ];
 
-/// Lists to which the gateway adds what it knows.
-const LISTS: [HeaderName; 5] = [
-    FORWARDED,
-    X_FORWARDED_FOR,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_HOST,
-    VIA,
-];
-
-const HTTP: HeaderValue = HeaderValue::from_static("http");
-
-/// Where a request came from whose client was gone when its connection was accepted.
-static UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
-
-/// What `Connection` may not take away: the framing, what tells where a request came from, and what
-/// names it.
-const STAYS: [&str; 10] = [
+/// What `Connection` may not take away, beside the fields that describe the client: the framing, and
+/// what names a request.
+const STAYS: [&str; 6] = [
     "content-length",
-    "forwarded",
     "host",
     "via",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
     "traceparent",
     "tracestate",
     "x-request-id",
@@ -69,19 +47,14 @@ pub(super) fn put_all(
     for (name, value) in received {
         let is_name = |one: &&[u8]| one.eq_ignore_ascii_case(name.as_str().as_bytes());
         let ends = ends_here(name.as_str()) || nominated.iter().any(is_name);
-        if !ends && !LISTS.contains(name) && !is_replaced(name) {
+        let is_written_below = *name == VIA || forwarded::is_dropped(name, origin);
+        if !ends && !is_written_below && !is_replaced(name) {
             put(head, name, value);
         }
     }
-    let host = received.get(HOST);
-    let by = origin.map_or(&UNKNOWN, |origin| &origin.name);
-    put_list(head, received, &X_FORWARDED_FOR, Some(by));
-    put_list(head, received, &X_FORWARDED_PROTO, Some(&HTTP));
-    put_list(head, received, &X_FORWARDED_HOST, host);
-    put_list(head, received, &VIA, Some(via));
-    if received.contains_key(FORWARDED) {
-        put_forwarded(head, received, origin, host);
-    }
+    forwarded::put_all(head, received, origin);
+    let vias = received.get_all(VIA).chain([via]);
+    put_line(head, &VIA, vias.map(HeaderValue::as_bytes));
 }
 
 /// Writes one line of a head.
@@ -89,22 +62,8 @@ pub(super) fn put(head: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
     put_line(head, name, [value.as_bytes()]);
 }
 
-/// Makes a list that may span several lines one line, and adds an element at its end.
-fn put_list(
-    head: &mut BytesMut,
-    received: &HeaderMap,
-    name: &HeaderName,
-    element: Option<&HeaderValue>,
-) {
-    let elements = received
-        .get_all(name)
-        .chain(element)
-        .map(HeaderValue::as_bytes);
-    put_line(head, name, elements);
-}
-
 /// A line of several elements, or none of none.
-fn put_line<'a>(
+pub(super) fn put_line<'a>(
     head: &mut BytesMut,
     name: &HeaderName,
     elements: impl IntoIterator<Item = &'a [u8]>,
@@ -123,40 +82,6 @@ fn put_line<'a>(
     head.extend_from_slice(b"\r\n");
 }
 
-/// Adds to `Forwarded` what the gateway knows, if the client says anything there: as with
-/// `X-Forwarded-For`, only the last element is true for sure ([RFC 7239, section 8.1][1]).
-///
-/// [1]: https://www.rfc-editor.org/rfc/rfc7239#section-8.1
-fn put_forwarded(
-    head: &mut BytesMut,
-    received: &HeaderMap,
-    origin: Option<&Origin>,
-    host: Option<&HeaderValue>,
-) {
-    let sent = received.get_all(FORWARDED).map(HeaderValue::as_bytes);
-    // An open quote, or one hidden behind a backslash, would swallow what is added.
-    let is_open = |value: &[u8]| {
-        let quotes = value.iter().filter(|byte| **byte == b'"');
-        quotes.count() % 2 == 1 || value.contains(&b'\\')
-    };
-    let sent: Vec<_> = match sent.clone().any(is_open) {
-        true => Vec::new(),
-        false => sent.collect(),
-    };
-    let by = match origin.map(|origin| origin.ip) {
-        None => "unknown".to_owned(),
-        Some(IpAddr::V4(ip)) => ip.to_string(),
-        Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
-    };
-    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let element = format!(r#"for={by};host="{host}";proto=http"#);
-    put_line(
-        head,
-        &FORWARDED,
-        sent.into_iter().chain([element.as_bytes()]),
-    );
-}
-
 /// Whether a request came by here before: our own name is in its `Via`.
 pub(super) fn is_loop(received: &HeaderMap, via: &HeaderValue) -> bool {
     let words = |list| <[u8]>::split(list, |byte| b", ".contains(byte));
@@ -173,9 +98,8 @@ pub(super) fn ends_here(name: &str) -> bool {
 /// The names that a line of `Connection` adds to those that end here.
 pub(super) fn nominated(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let stays = |name: &[u8]| {
-        STAYS
-            .iter()
-            .any(|one| name.eq_ignore_ascii_case(one.as_bytes()))
+        let is_it = |one: &&str| name.eq_ignore_ascii_case(one.as_bytes());
+        STAYS.iter().any(is_it) || forwarded::is_forwarded(name)
     };
     options(line).filter(move |name| !stays(name))
 }
@@ -217,13 +141,10 @@ mod tests {
     }
 
     fn sent(lines: &[(&str, &str)]) -> HeaderMap {
-        sent_by("192.0.2.7", &received(lines))
-    }
-
-    fn sent_by(ip: &str, received: &HeaderMap) -> HeaderMap {
-        let (mut head, origin) = (BytesMut::new(), Origin::new(ip.parse().unwrap()));
-        let via = HeaderValue::from_static(VIA_US);
-        put_all(&mut head, received, Some(&origin), &via, |_| false);
+        let origin = Origin::new([192, 0, 2, 7].into(), &[].into());
+        let (mut head, via) = (BytesMut::new(), HeaderValue::from_static(VIA_US));
+        let received = received(lines);
+        put_all(&mut head, &received, Some(&origin), &via, |_| false);
         parsed(&head)
     }
 
@@ -254,7 +175,8 @@ mod tests {
                 "authorization",
                 "via",
                 "x-forwarded-for",
-                "x-forwarded-proto"
+                "x-forwarded-proto",
+                "x-real-ip"
             ]
         );
     }
@@ -272,66 +194,28 @@ mod tests {
     }
 
     #[test]
-    fn where_a_request_came_from_is_appended() {
-        let headers = sent(&[
-            ("host", "shop.example"),
-            ("x-forwarded-for", "198.51.100.1"),
-            ("x-forwarded-for", "198.51.100.2"),
-            ("x-forwarded-proto", "https"),
-            ("via", "1.0 edge"),
-        ]);
+    fn via_gets_one_more_element() {
+        let headers = sent(&[("via", "1.0 edge"), ("via", "1.1 other")]);
         assert_eq!(
-            all(&headers, "x-forwarded-for"),
-            [b"198.51.100.1, 198.51.100.2, 192.0.2.7"]
+            all(&headers, "via"),
+            [b"1.0 edge, 1.1 other, 1.1 gateway-1a2b"]
         );
-        assert_eq!(all(&headers, "x-forwarded-proto"), [b"https, http"]);
-        assert_eq!(all(&headers, "x-forwarded-host"), [b"shop.example"]);
-        assert_eq!(all(&headers, "via"), [b"1.0 edge, 1.1 gateway-1a2b"]);
-        assert_eq!(all(&headers, "host"), [b"shop.example"]);
-    }
-
-    #[test]
-    fn a_clients_forwarded_never_has_the_last_word() {
-        let us = r#"for=192.0.2.7;host="shop.example:81";proto=http"#;
-        let forwarded = |lines: &[&str]| {
-            let mut all = vec![("host", "shop.example:81"), ("connection", "forwarded")];
-            all.extend(lines.iter().map(|line| ("forwarded", *line)));
-            let headers = sent(&all);
-            let values = headers.get_all("forwarded");
-            let values = values.map(|value| value.to_str().unwrap().to_owned());
-            values.collect::<Vec<_>>()
-        };
-        assert_eq!(forwarded(&[]), [""; 0]);
-        let both = forwarded(&["for=198.51.100.1;proto=https", r#"for="[2001:db8::1]""#]);
-        let sent = r#"for=198.51.100.1;proto=https, for="[2001:db8::1]""#;
-        assert_eq!(both, [format!("{sent}, {us}")]);
-        for open in [r#"for="x"#, r#"for="a\""#] {
-            assert_eq!(forwarded(&["for=198.51.100.1", open]), [us]);
-        }
-    }
-
-    #[test]
-    fn an_ipv6_client_is_quoted_in_forwarded() {
-        let lines = received(&[("forwarded", "for=198.51.100.1")]);
-        let headers = sent_by("2001:db8::7", &lines);
-        let us = r#"for=198.51.100.1, for="[2001:db8::7]";host="";proto=http"#;
-        assert_eq!(all(&headers, "forwarded"), [us.as_bytes()]);
     }
 
     #[test]
     fn connection_cannot_take_away_what_others_rely_on() {
         let headers = sent(&[
-            ("connection", "host, x-forwarded-for, Content-Length"),
+            (
+                "connection",
+                "host, x-forwarded-for, X_Real_IP, Content-Length",
+            ),
             ("host", "a"),
             ("content-length", "5"),
-            ("x-forwarded-for", "198.51.100.1"),
         ]);
         assert_eq!(all(&headers, "host"), [b"a"]);
         assert_eq!(all(&headers, "content-length"), [b"5"]);
-        assert_eq!(
-            all(&headers, "x-forwarded-for"),
-            [b"198.51.100.1, 192.0.2.7"]
-        );
+        assert_eq!(all(&headers, "x-forwarded-for"), [b"192.0.2.7"]);
+        assert_eq!(all(&headers, "x-real-ip"), [b"192.0.2.7"]);
     }
 
     #[test]

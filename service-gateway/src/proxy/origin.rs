@@ -1,21 +1,67 @@
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::HeaderValue;
+use actix_web::http::header::{HeaderMap, HeaderValue};
+use discovery::Network;
 
-/// Who is at the other end of a connection, worked out once for all of its requests.
+use super::forwarded;
+
+/// The other end of a connection, worked out once for all of its requests.
 pub(crate) struct Origin {
+    pub(super) peer: Address,
+    /// The networks of trusted proxies, if the peer is one of these.
+    trusted: Option<Arc<[Network]>>,
+}
+
+/// An address in the forms that a request needs.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
     /// IPv4 also where it came as IPv4 in IPv6.
     pub(super) ip: IpAddr,
     /// The same as text.
     pub(super) name: HeaderValue,
-    /// What keeps a client with one node.
+    /// The key of `ip-hash`.
     pub(super) key: [u8; 16],
 }
 
 impl Origin {
-    pub(crate) fn new(peer: IpAddr) -> Self {
-        let ip = peer.to_canonical();
+    pub(crate) fn new(peer: IpAddr, trusted: &Arc<[Network]>) -> Self {
+        let is_trusted = trusted.iter().any(|network| network.contains(peer));
+        Self {
+            peer: Address::new(peer),
+            trusted: is_trusted.then(|| trusted.clone()),
+        }
+    }
+
+    /// Where this request came from. A connection that was gone when it was accepted has none.
+    pub(super) fn of(request: &HttpRequest) -> Option<&Self> {
+        request.conn_data()
+    }
+
+    /// Whether the peer is a proxy whose description of the client counts.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted.is_some()
+    }
+
+    /// The client of a request: the peer, or the client that a trusted peer names.
+    pub(super) fn client(&self, received: &HeaderMap) -> Cow<'_, Address> {
+        let Some(trusted) = &self.trusted else {
+            return Cow::Borrowed(&self.peer);
+        };
+        let ip = forwarded::client_address(received, self.peer.ip, trusted);
+        if ip == self.peer.ip {
+            Cow::Borrowed(&self.peer)
+        } else {
+            Cow::Owned(Address::new(ip))
+        }
+    }
+}
+
+impl Address {
+    fn new(ip: IpAddr) -> Self {
+        let ip = ip.to_canonical();
         let name = HeaderValue::try_from(ip.to_string());
         let key = match ip {
             IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
@@ -26,10 +72,5 @@ impl Origin {
             name: name.expect("an address is plain ASCII"),
             key,
         }
-    }
-
-    /// Where this request came from. A connection that was gone when it was accepted has none.
-    pub(super) fn of(request: &HttpRequest) -> Option<&Self> {
-        request.conn_data()
     }
 }

@@ -1,9 +1,11 @@
 use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
+use actix_web::http::uri::PathAndQuery;
 use bytes::BytesMut;
 use discovery::Endpoint;
 
+use super::forwarded;
 use super::head::Asked;
 use super::headers;
 use super::origin::Origin;
@@ -29,6 +31,13 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
+    /// The part of the path that the route cut off.
+    fn prefix(&self) -> &str {
+        let target = self.request.uri().path_and_query();
+        let target = target.map_or("", PathAndQuery::as_str);
+        target.strip_suffix(self.target).unwrap_or_default()
+    }
+
     /// The request for one node.
     pub(super) fn to(&self, node: &Endpoint, body: RequestBody, via: &HeaderValue) -> Request {
         let received = self.request.headers();
@@ -58,6 +67,7 @@ impl Outgoing<'_> {
             self.ids.replace(name) || (body.is_chunked() && *name == CONTENT_LENGTH)
         };
         headers::put_all(&mut head, received, origin, via, is_replaced);
+        forwarded::put_prefix(&mut head, received, origin, self.prefix());
         self.ids.put(&mut head);
         if self.upgrade {
             head.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");

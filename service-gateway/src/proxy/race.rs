@@ -164,7 +164,9 @@ impl<'a> Race<'a> {
     /// Sends the request to a node that nothing speaks against.
     fn begin(&mut self) -> Result<(), Refusal> {
         let gateway = &self.worker.gateway;
-        let key = Origin::of(self.outgoing.request).map(|origin| &origin.key[..]);
+        let request = self.outgoing.request;
+        let client = Origin::of(request).map(|origin| origin.client(request.headers()));
+        let key = client.as_ref().map(|client| &client.key[..]);
         let tried = &self.tried;
         let untried = |candidate: &Endpoint| !tried.iter().any(|e| e.address == candidate.address);
         let endpoint = match self.attempts {

@@ -29,12 +29,21 @@ pub(super) fn origin_form<'a>(method: &Method, uri: &'a Uri) -> Result<&'a str, 
 /// Refuses a `Host` that is none. It goes on as it is, and into `X-Forwarded-Host`, where a comma
 /// would make two of it.
 pub(super) fn check_host(headers: &HeaderMap) -> Result<(), Refusal> {
-    let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%:[]".contains(byte);
     let host = headers.get(HOST).map_or(&[][..], |host| host.as_bytes());
-    match host.iter().all(sound) {
-        true => Ok(()),
-        false => Err(Reason::BadRequest.because("Host is not the name of a host")),
+    if host.iter().all(is_of_host) {
+        Ok(())
+    } else {
+        Err(Reason::BadRequest.because("Host is not the name of a host"))
     }
+}
+
+/// Reports whether a text can be the value of `Host`.
+pub(super) fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.as_bytes().iter().all(is_of_host)
+}
+
+fn is_of_host(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%:[]".contains(byte)
 }
 
 fn is_ambiguous(path: &str) -> bool {

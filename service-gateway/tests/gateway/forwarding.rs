@@ -97,7 +97,7 @@ async fn end_to_end_headers_go_on_untouched() {
         .map(|(name, _)| name.as_str())
         .collect();
     names.sort_unstable();
-    assert_eq!(names.len(), 11 + 1 + 4, "nothing else is added: {names:?}");
+    assert_eq!(names.len(), 11 + 1 + 5, "nothing else is added: {names:?}");
 }
 
 #[actix_web::test]
@@ -125,6 +125,7 @@ async fn headers_of_one_connection_end_at_the_gateway() {
         "x-forwarded-for",
         "x-forwarded-host",
         "x-forwarded-proto",
+        "x-real-ip",
         "x-request-id",
     ];
     assert_eq!(names, [&["host"], &added[..], &["x-stays"]].concat());
@@ -141,15 +142,12 @@ async fn connection_cannot_take_away_what_others_rely_on() {
     client.answer("POST").await.is_ok("");
     let request = upstream.request();
     assert_eq!(request.header("host"), Some("shop"));
-    assert_eq!(
-        request.header("x-forwarded-for"),
-        Some("198.51.100.1, 127.0.0.1")
-    );
+    assert_eq!(request.header("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(request.text(), "hi");
 }
 
 #[actix_web::test]
-async fn the_host_goes_on_as_sent_and_where_the_request_came_from_is_appended() {
+async fn the_host_goes_on_as_sent_and_via_gets_one_more_element() {
     let upstream = Upstream::answering(NOTHING).await;
     let gateway = Gateway::of(&[&upstream]).await;
     let mut client = gateway.connect().await;
@@ -157,38 +155,18 @@ async fn the_host_goes_on_as_sent_and_where_the_request_came_from_is_appended() 
         .send("GET / HTTP/1.1\r\nHost: Shop.Example:81\r\n\r\n")
         .await;
     client.answer("GET").await.is_ok("");
-    client
-        .ask(
-            "GET",
-            "/",
-            "x-forwarded-for: 198.51.100.1\r\nx-forwarded-for: 2001:db8::1\r\nx-forwarded-proto: https\r\n\
-             x-forwarded-host: outer\r\nforwarded: for=198.51.100.1\r\nvia: 1.0 edge, 1.1 other\r\n",
-        )
-        .await
-        .is_ok("");
+    let via = "via: 1.0 edge, 1.1 other\r\n";
+    client.ask("GET", "/", via).await.is_ok("");
     let [first, second] = upstream.requests().try_into().unwrap();
     assert_eq!(first.header("host"), Some("Shop.Example:81"));
     assert_eq!(first.header("x-forwarded-host"), Some("Shop.Example:81"));
     assert_eq!(first.header("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(first.header("x-forwarded-proto"), Some("http"));
+    assert_eq!(first.header("forwarded"), None);
     let us = first.header("via").unwrap();
     assert!(us.starts_with("1.1 gateway-"), "{us}");
-
-    assert_eq!(
-        second.header("x-forwarded-for"),
-        Some("198.51.100.1, 2001:db8::1, 127.0.0.1")
-    );
-    assert_eq!(second.header("x-forwarded-proto"), Some("https, http"));
-    assert_eq!(second.header("x-forwarded-host"), Some("outer, test"));
-    assert_eq!(first.header("forwarded"), None);
-    assert_eq!(
-        second.header("forwarded"),
-        Some(r#"for=198.51.100.1, for=127.0.0.1;host="test";proto=http"#)
-    );
-    assert_eq!(
-        second.header("via"),
-        Some(format!("1.0 edge, 1.1 other, {us}").as_str())
-    );
+    let both = format!("1.0 edge, 1.1 other, {us}");
+    assert_eq!(second.header("via"), Some(both.as_str()));
 }
 
 #[actix_web::test]

@@ -29,4 +29,5 @@ mod streaming;
 mod support;
 mod targets;
 mod trace;
+mod trust;
 mod websocket;

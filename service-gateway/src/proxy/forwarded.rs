@@ -1,0 +1,490 @@
+//! The fields with which proxies describe the client to the next hop: `X-Forwarded-*`, `X-Real-IP` and
+//! `Forwarded` ([RFC 7239](https://www.rfc-editor.org/rfc/rfc7239)).
+//!
+//! From a peer outside of `--trust` all of them are dropped and set again from what the connection
+//! shows. From a trusted peer the scheme, host, port and prefix are kept if each is a single valid
+//! value, and lists get one more element. Names that servers commonly read as one of these, such as
+//! `X_Forwarded_For`, are always dropped.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str;
+
+use actix_web::http::header::{
+    FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, X_FORWARDED_FOR, X_FORWARDED_HOST,
+    X_FORWARDED_PROTO,
+};
+use bytes::BytesMut;
+use discovery::Network;
+
+use super::headers::{put, put_line};
+use super::origin::Origin;
+use super::target::is_host;
+
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// The scheme of the proxy port.
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+
+/// The schemes that a trusted proxy may report.
+const SCHEMES: [&str; 4] = ["http", "https", "ws", "wss"];
+
+/// The address of a client that had disconnected when its connection was accepted.
+static UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
+
+/// Fields that are about a request's client, scheme or host, by first letter. A name that ends with
+/// `*` stands for all names that begin so.
+const X_NAMES: [&str; 14] = [
+    "x-forwarded*",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
+    "x-original-for",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-proto",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-scheme",
+    "x-true-client-ip",
+    "x-url-scheme",
+];
+const F_NAMES: [&str; 3] = ["forwarded*", "fastly-client-ip", "front-end-https"];
+const C_NAMES: [&str; 3] = [
+    "client-ip",
+    "cf-connecting-ip",
+    "cloudfront-forwarded-proto",
+];
+const T_NAMES: [&str; 1] = ["true-client-ip"];
+
+/// How a field relates to the client's description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Another field.
+    Other,
+    /// One of these fields that the gateway writes itself.
+    Written,
+    /// One of these fields, kept from a trusted peer.
+    Kept,
+    /// A spelling that only some servers take for one of these fields.
+    Disguised,
+}
+
+/// Reports whether a field with this name describes the client, its scheme or its host, in a spelling
+/// that at least some servers accept: many take `_` for `-`, some take any punctuation for it.
+pub(crate) fn is_forwarded(name: &[u8]) -> bool {
+    let names: &[&str] = match name.first() {
+        Some(b'x' | b'X') => &X_NAMES,
+        Some(b'f' | b'F') => &F_NAMES,
+        Some(b'c' | b'C') => &C_NAMES,
+        Some(b't' | b'T') => &T_NAMES,
+        _ => return false,
+    };
+    names.iter().any(|one| is_spelling(one, name))
+}
+
+/// Compares without allocating: most names differ in their first bytes.
+fn is_spelling(known: &str, name: &[u8]) -> bool {
+    let (known, is_open) = match known.strip_suffix('*') {
+        Some(beginning) => (beginning, true),
+        None => (known, false),
+    };
+    let Some((beginning, rest)) = name.split_at_checked(known.len()) else {
+        return false;
+    };
+    let is_same = |(known, byte): (u8, &u8)| {
+        known == byte.to_ascii_lowercase() || (known == b'-' && !byte.is_ascii_alphanumeric())
+    };
+    (is_open || rest.is_empty()) && known.bytes().zip(beginning).all(is_same)
+}
+
+fn kind(name: &HeaderName) -> Kind {
+    let text = name.as_str();
+    if !is_forwarded(text.as_bytes()) {
+        return Kind::Other;
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    match text {
+        "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host"
+        | "x-forwarded-port" | "x-forwarded-prefix" | "x-real-ip" => Kind::Written,
+        _ if text.bytes().all(is_plain) => Kind::Kept,
+        _ => Kind::Disguised,
+    }
+}
+
+/// Reports whether a received field is not passed on, apart from what [`put`](put_all) writes.
+pub(super) fn is_dropped(name: &HeaderName, origin: Option<&Origin>) -> bool {
+    match kind(name) {
+        Kind::Other => false,
+        Kind::Written | Kind::Disguised => true,
+        Kind::Kept => !is_trusted(origin),
+    }
+}
+
+fn is_trusted(origin: Option<&Origin>) -> bool {
+    origin.is_some_and(Origin::is_trusted)
+}
+
+/// Writes the description of the client, apart from the prefix.
+pub(super) fn put_all(head: &mut BytesMut, received: &HeaderMap, origin: Option<&Origin>) {
+    let peer = origin.map_or(&UNKNOWN, |origin| &origin.peer.name);
+    let host = received.get(HOST);
+    if !is_trusted(origin) {
+        put(head, &X_FORWARDED_FOR, peer);
+        put(head, &X_FORWARDED_PROTO, &HTTP);
+        host.into_iter()
+            .for_each(|host| put(head, &X_FORWARDED_HOST, host));
+    } else {
+        let before = received.get_all(X_FORWARDED_FOR).chain([peer]);
+        let elements = before.map(HeaderValue::as_bytes);
+        put_line(
+            head,
+            &X_FORWARDED_FOR,
+            elements.filter(|line| !line.is_empty()),
+        );
+        let proto = single(received, &X_FORWARDED_PROTO, is_scheme);
+        put(head, &X_FORWARDED_PROTO, proto.unwrap_or(&HTTP));
+        let kept = single(received, &X_FORWARDED_HOST, is_host);
+        kept.or(host)
+            .into_iter()
+            .for_each(|host| put(head, &X_FORWARDED_HOST, host));
+        let port = single(received, &X_FORWARDED_PORT, is_port);
+        port.into_iter()
+            .for_each(|port| put(head, &X_FORWARDED_PORT, port));
+    }
+    let client = origin.map(|origin| origin.client(received));
+    let client = client.as_ref().map_or(&UNKNOWN, |client| &client.name);
+    put(head, &X_REAL_IP, client);
+    if received.contains_key(FORWARDED) {
+        put_forwarded(head, received, origin, host);
+    }
+}
+
+/// Writes the prefix that the route cut off from the path, behind that which a trusted peer cut off.
+pub(super) fn put_prefix(
+    head: &mut BytesMut,
+    received: &HeaderMap,
+    origin: Option<&Origin>,
+    cut_off: &str,
+) {
+    let before = match is_trusted(origin) {
+        true => single(received, &X_FORWARDED_PREFIX, is_prefix),
+        false => None,
+    };
+    let before = before.map_or(&[][..], HeaderValue::as_bytes);
+    let before = before.strip_suffix(b"/").unwrap_or(before);
+    if before.is_empty() && cut_off.is_empty() {
+        return;
+    }
+    let prefix = [before, cut_off.as_bytes()].concat();
+    put_line(head, &X_FORWARDED_PREFIX, [prefix.as_slice()]);
+}
+
+/// Writes `Forwarded` if the request has one: a trusted peer's elements, then the gateway's own.
+/// Only the last element is certain ([RFC 7239, section 8.1][1]).
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc7239#section-8.1
+fn put_forwarded(
+    head: &mut BytesMut,
+    received: &HeaderMap,
+    origin: Option<&Origin>,
+    host: Option<&HeaderValue>,
+) {
+    let sent = received.get_all(FORWARDED).map(HeaderValue::as_bytes);
+    // An open quote, or one hidden behind a backslash, would swallow what is added.
+    let is_open = |value: &[u8]| {
+        let quotes = value.iter().filter(|byte| **byte == b'"');
+        quotes.count() % 2 == 1 || value.contains(&b'\\')
+    };
+    let is_kept = is_trusted(origin) && !sent.clone().any(is_open);
+    let by = match origin.map(|origin| origin.peer.ip) {
+        None => "unknown".to_owned(),
+        Some(IpAddr::V4(ip)) => ip.to_string(),
+        Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
+    };
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = match host {
+        "" => String::new(),
+        host => format!("host=\"{host}\";"),
+    };
+    let element = format!("for={by};{host}proto=http");
+    let sent = sent.filter(|line| is_kept && !line.is_empty());
+    put_line(head, &FORWARDED, sent.chain([element.as_bytes()]));
+}
+
+/// The address of the client that a trusted peer speaks for: the last one in `X-Forwarded-For` that
+/// is not itself trusted. The search ends at an element that is no address (`unknown`, `_hidden`):
+/// who is in front of that one is not known, so the client is the last proxy that is.
+pub(super) fn client_address(received: &HeaderMap, peer: IpAddr, trusted: &[Network]) -> IpAddr {
+    let lines: Vec<_> = received.get_all(X_FORWARDED_FOR).collect();
+    let lines = lines.iter().rev();
+    let elements = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let mut client = peer;
+    for element in elements.map(<[u8]>::trim_ascii) {
+        if element.is_empty() {
+            continue; // lists may have empty elements
+        }
+        let Some(address) = address(element) else {
+            break;
+        };
+        client = address;
+        if !trusted.iter().any(|network| network.contains(address)) {
+            break;
+        }
+    }
+    client
+}
+
+/// An address, in brackets, quotes or with a port if the sender likes that.
+fn address(element: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(element).ok()?;
+    let unquoted = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+    let text = unquoted.unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let ip = match bare {
+        Some(bare) => bare.parse().ok().filter(IpAddr::is_ipv6),
+        None => text.parse().ok(),
+    };
+    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
+    ip.or_else(with_port).map(|ip| ip.to_canonical())
+}
+
+/// The only value of a field, if it is valid.
+fn single<'a>(
+    received: &'a HeaderMap,
+    name: &HeaderName,
+    is_valid: fn(&str) -> bool,
+) -> Option<&'a HeaderValue> {
+    let mut values = received.get_all(name);
+    let value = values.next()?;
+    let is_valid = value.to_str().is_ok_and(is_valid);
+    (values.next().is_none() && is_valid).then_some(value)
+}
+
+fn is_scheme(text: &str) -> bool {
+    SCHEMES.iter().any(|one| text.eq_ignore_ascii_case(one))
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|n| n > 0)
+}
+
+/// Whole segments of a path, of the characters that a route's prefix may have: `//host` would lead a
+/// browser elsewhere.
+fn is_prefix(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let is_dots = |segment: &str| [".", ".."].contains(&segment);
+    text.starts_with('/')
+        && text.bytes().all(is_plain)
+        && !text.contains("//")
+        && !text.split('/').any(is_dots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::headers::parsed;
+    use actix_web::http::header::USER_AGENT;
+
+    const PEER: &str = "192.0.2.7";
+
+    fn received(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(name.parse().unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn trusted(networks: &str) -> Vec<Network> {
+        let networks = networks.split_terminator(',');
+        networks.map(|network| network.parse().unwrap()).collect()
+    }
+
+    /// The fields that a node receives, of a request below `/shop`.
+    fn sent(peer: &str, networks: &str, lines: &[(&str, &str)]) -> HeaderMap {
+        let (mut head, received) = (BytesMut::new(), received(lines));
+        let origin = Origin::new(peer.parse().unwrap(), &trusted(networks).into());
+        for (name, value) in &received {
+            if !is_dropped(name, Some(&origin)) {
+                put(&mut head, name, value);
+            }
+        }
+        put_all(&mut head, &received, Some(&origin));
+        put_prefix(&mut head, &received, Some(&origin), "/shop");
+        parsed(&head)
+    }
+
+    #[track_caller]
+    fn has(headers: &HeaderMap, name: &str, expected: &[&str]) {
+        let values = headers.get_all(name).map(|value| value.to_str().unwrap());
+        assert_eq!(values.collect::<Vec<_>>(), expected, "{name}");
+    }
+
+    const FORGED: [(&str, &str); 14] = [
+        ("host", "shop.example:81"),
+        ("x-forwarded-for", "198.51.100.1"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "bank.example"),
+        ("x-forwarded-port", "443"),
+        ("x-forwarded-prefix", "/outer"),
+        ("x-forwarded-user", "root"),
+        ("x-forwarded_proto", "https"),
+        ("x_forwarded_for", "198.51.100.9"),
+        ("x-real-ip", "198.51.100.8"),
+        ("forwarded", "for=198.51.100.1;proto=https"),
+        ("true-client-ip", "198.51.100.8"),
+        ("user-agent", "x"),
+    ];
+
+    #[test]
+    fn a_client_describes_nothing() {
+        let headers = sent(PEER, "", &FORGED);
+        has(&headers, "x-forwarded-for", &[PEER]);
+        has(&headers, "x-forwarded-proto", &["http"]);
+        has(&headers, "x-forwarded-host", &["shop.example:81"]);
+        has(&headers, "x-forwarded-prefix", &["/shop"]);
+        has(&headers, "x-real-ip", &[PEER]);
+        let own = r#"for=192.0.2.7;host="shop.example:81";proto=http"#;
+        has(&headers, "forwarded", &[own]);
+        assert_eq!(headers.len(), 8, "host and user-agent too: {headers:?}");
+    }
+
+    #[test]
+    fn a_trusted_proxy_describes_its_client() {
+        let headers = sent(PEER, "10.0.0.0/8,192.0.2.0/24", &FORGED);
+        has(
+            &headers,
+            "x-forwarded-for",
+            &["198.51.100.1, 10.0.0.1, 192.0.2.7"],
+        );
+        has(&headers, "x-forwarded-proto", &["https"]);
+        has(&headers, "x-forwarded-host", &["bank.example"]);
+        has(&headers, "x-forwarded-port", &["443"]);
+        has(&headers, "x-forwarded-prefix", &["/outer/shop"]);
+        has(&headers, "x-forwarded-user", &["root"]);
+        has(&headers, "x-forwarded_proto", &[]);
+        has(&headers, "x_forwarded_for", &[]);
+        has(&headers, "x-real-ip", &["198.51.100.1"]);
+        let own = r#"for=192.0.2.7;host="shop.example:81";proto=http"#;
+        let both = format!("for=198.51.100.1;proto=https, {own}");
+        has(&headers, "forwarded", &[&both]);
+    }
+
+    #[test]
+    fn invalid_values_of_a_trusted_proxy_are_replaced() {
+        for (name, value, expected) in [
+            ("x-forwarded-proto", "https, http", "http"),
+            ("x-forwarded-proto", "javascript", "http"),
+            ("x-forwarded-proto", "", "http"),
+            ("x-forwarded-proto", "HTTPS", "HTTPS"),
+            ("x-forwarded-host", "a, b", "shop"),
+            ("x-forwarded-host", "", "shop"),
+            ("x-forwarded-host", "a/b", "shop"),
+            ("x-forwarded-host", "[2001:db8::1]:81", "[2001:db8::1]:81"),
+            ("x-forwarded-prefix", "//evil.example", "/shop"),
+            ("x-forwarded-prefix", "/a/../b", "/shop"),
+            ("x-forwarded-prefix", "a", "/shop"),
+            ("x-forwarded-prefix", "/", "/shop"),
+            ("x-forwarded-prefix", "/a/", "/a/shop"),
+            (
+                "forwarded",
+                "for=\"x",
+                "for=192.0.2.7;host=\"shop\";proto=http",
+            ),
+            ("forwarded", "", "for=192.0.2.7;host=\"shop\";proto=http"),
+        ] {
+            let headers = sent(PEER, PEER, &[("host", "shop"), (name, value)]);
+            has(&headers, name, &[expected]);
+        }
+        for port in ["0", "65536", "+443", "", "443, 80"] {
+            let headers = sent(PEER, PEER, &[("x-forwarded-port", port)]);
+            has(&headers, "x-forwarded-port", &[]);
+        }
+        let twice = [
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-proto", "https"),
+        ];
+        has(&sent(PEER, PEER, &twice), "x-forwarded-proto", &["http"]);
+    }
+
+    #[test]
+    fn an_ipv6_client_is_quoted_in_forwarded() {
+        let headers = sent("2001:db8::7", "", &[("forwarded", "for=198.51.100.1")]);
+        has(
+            &headers,
+            "forwarded",
+            &[r#"for="[2001:db8::7]";proto=http"#],
+        );
+    }
+
+    #[test]
+    fn the_client_is_the_last_address_that_is_not_trusted() {
+        let client = |lines: &[&str]| {
+            let lines: Vec<_> = lines
+                .iter()
+                .map(|line| ("x-forwarded-for", *line))
+                .collect();
+            let networks = trusted("10.0.0.0/8,fd00::/8");
+            let peer = "10.0.0.1".parse().unwrap();
+            client_address(&received(&lines), peer, &networks).to_string()
+        };
+        for (lines, expected) in [
+            (&[][..], "10.0.0.1"),
+            (&["198.51.100.1"], "198.51.100.1"),
+            (&["198.51.100.1, 198.51.100.2"], "198.51.100.2"),
+            (&["198.51.100.1", "10.0.0.2, ,10.0.0.3"], "198.51.100.1"),
+            (&["198.51.100.1, \t10.0.0.2 "], "198.51.100.1"),
+            (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            (&["198.51.100.1:4711"], "198.51.100.1"),
+            (&["[2001:db8::1]:4711"], "2001:db8::1"),
+            (&["[2001:db8::1]"], "2001:db8::1"),
+            (&["2001:db8::1, fd00::1"], "2001:db8::1"),
+            (&["\"[2001:db8::1]:4711\""], "2001:db8::1"),
+            (&["::ffff:198.51.100.1"], "198.51.100.1"),
+            (&["198.51.100.1, ::ffff:10.0.0.2"], "198.51.100.1"),
+            (&["198.51.100.1, unknown"], "10.0.0.1"),
+            (&["198.51.100.1, _hidden, 10.0.0.2"], "10.0.0.2"),
+            (&["198.51.100.1, [10.0.0.2]"], "10.0.0.1"),
+            (&["198.51.100.1, 10.0.0.2x, 10.0.0.3"], "10.0.0.3"),
+            (&["", ","], "10.0.0.1"),
+        ] {
+            assert_eq!(client(lines), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_these_fields_passes() {
+        for name in [
+            "x-forwarded-for",
+            "X-Forwarded-Ssl",
+            "x_forwarded_for",
+            "x-forwarded_for",
+            "x.forwarded.for",
+            "x-forwarded",
+            "X_REAL_IP",
+            "forwarded",
+            "forwarded-for",
+            "cf_connecting_ip",
+        ] {
+            assert!(is_forwarded(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "",
+            "x",
+            "for",
+            "x-forward",
+            "x-real-ip-address",
+            "x-custom",
+            "x-request-id",
+            "cookie",
+            "te",
+            USER_AGENT.as_str(),
+        ] {
+            assert!(!is_forwarded(name.as_bytes()), "{name}");
+        }
+    }
+}
