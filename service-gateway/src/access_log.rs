@@ -43,8 +43,9 @@ pub(crate) struct Line {
     #[serde(serialize_with = "rfc3339")]
     pub(crate) time: SystemTime,
     pub(crate) client: Option<IpAddr>,
-    pub(crate) method: String,
-    pub(crate) path: String,
+    /// `None`, as the path, if the head was refused.
+    pub(crate) method: Option<String>,
+    pub(crate) path: Option<String>,
     pub(crate) status: u16,
     /// `None` if no route takes the path.
     pub(crate) service: Option<String>,
@@ -91,6 +92,11 @@ impl AccessLog {
         if lines > 0 {
             warn!(lines; "the last lines of the access log were not written in time");
         }
+    }
+
+    /// Takes a line that is complete.
+    pub(crate) fn write(&self, line: Line) {
+        self.0.push(line);
     }
 }
 
@@ -150,7 +156,7 @@ impl Drop for Logged {
     fn drop(&mut self) {
         if let Some(mut line) = self.line.take() {
             line.duration = self.began.elapsed();
-            self.log.0.push(line);
+            self.log.write(line);
         }
     }
 }
@@ -163,8 +169,8 @@ mod tests {
         Line {
             time: SystemTime::UNIX_EPOCH,
             client: Some([127, 0, 0, 1].into()),
-            method: "GET".into(),
-            path: shortened(path),
+            method: Some("GET".into()),
+            path: Some(shortened(path)),
             status: 200,
             service: Some("greeter".into()),
             instance: None,

@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use actix_http::error::DispatchError;
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -22,6 +24,8 @@ use tokio::time::Instant;
 
 use crate::Config;
 use crate::alarm::Alarm;
+use crate::error::Reason;
+use crate::head_refusal::{FirstLine, HeadRefusals, reason_of, written_by_parser};
 
 /// What is left of a body that nobody wants is read for so long, so that the answer is not lost.
 const REST: Duration = Duration::from_secs(2);
@@ -42,9 +46,6 @@ const READ_BYTES: usize = 16 << 10;
 
 /// How long a client has to see that its connection ends.
 const LINGER: Duration = Duration::from_millis(500);
-
-const TOO_SLOW: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// All clients of all workers: how many there are, and what each may do.
 #[derive(Debug)]
@@ -73,14 +74,22 @@ pub(crate) enum Slow {
 }
 
 /// What a connection and the requests that come over it know of each other.
-#[derive(Debug)]
 pub(crate) struct Client {
     all: Arc<Clients>,
+    peer: Option<IpAddr>,
+    refusals: Rc<HeadRefusals>,
     /// There were enough without this one.
     pub(crate) is_surplus: bool,
     awaited: Cell<Awaited>,
     /// Whether more of a request's body is to come.
     has_more_body: Cell<bool>,
+    /// When the head began that is awaited or answered.
+    head_began: Cell<Instant>,
+    first_line: Cell<FirstLine>,
+    /// Whether all bytes of earlier responses have been written, and no request has begun since.
+    is_flushed: Cell<bool>,
+    /// Whether a head was refused, which ends the connection.
+    is_refused: Cell<bool>,
     /// Of the request that is being answered.
     alarm: RefCell<Alarm>,
 }
@@ -110,11 +119,12 @@ pub(crate) struct ClientStream {
     closed_by: Option<Instant>,
     /// How many bytes were read since the reader last had to wait.
     read: usize,
+    /// The rest of the response that goes out in place of actix's own.
+    farewell: Option<Bytes>,
     alarm: Alarm,
 }
 
 /// A request that is being answered, until the end of its answer.
-#[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) client: Rc<Client>,
     /// There were enough without this one, or connections enough without its own.
@@ -168,8 +178,9 @@ impl Clients {
 }
 
 impl Client {
-    fn new(all: Arc<Clients>) -> Rc<Self> {
+    fn new(all: Arc<Clients>, refusals: Rc<HeadRefusals>, peer: Option<SocketAddr>) -> Rc<Self> {
         let others = all.connections.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
         let is_surplus = others >= all.max_connections;
         let head = match is_surplus {
             true => all.head.min(OVER_LIMIT_HEAD_TIMEOUT),
@@ -177,8 +188,14 @@ impl Client {
         };
         Rc::new(Self {
             is_surplus,
-            awaited: Cell::new(Awaited::Head(Instant::now() + head)),
+            awaited: Cell::new(Awaited::Head(now + head)),
             has_more_body: Cell::new(false),
+            head_began: Cell::new(now),
+            first_line: Cell::default(),
+            is_flushed: Cell::new(true),
+            is_refused: Cell::new(false),
+            peer: peer.map(|peer| peer.ip().to_canonical()),
+            refusals,
             alarm: RefCell::default(),
             all,
         })
@@ -188,6 +205,8 @@ impl Client {
     pub(crate) fn begin(self: &Rc<Self>, has_body: bool) -> Exchange {
         self.awaited.set(Awaited::Nothing);
         self.has_more_body.set(has_body);
+        self.first_line.take();
+        self.is_flushed.set(false);
         let others = self.all.in_flight.fetch_add(1, Ordering::Relaxed);
         Exchange {
             is_surplus: self.is_surplus || others >= self.all.max_in_flight,
@@ -219,18 +238,54 @@ impl Client {
         });
     }
 
-    fn sent(&self, bytes: usize) {
-        if bytes == 0 {
+    fn sent(&self, bytes: &[u8]) {
+        if bytes.is_empty() {
             return; // the end
         }
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let more = Duration::from_secs(1) * bytes / BYTES_PER_SECOND;
+        let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let more = Duration::from_secs(1) * count / BYTES_PER_SECOND;
         self.awaited.set(match self.awaited.get() {
-            Awaited::Request(_) => Awaited::Head(Instant::now() + self.all.head),
-            Awaited::Head(by) => Awaited::Head(by + more),
+            Awaited::Request(_) => {
+                let now = Instant::now();
+                self.head_began.set(now);
+                self.head_received(bytes);
+                Awaited::Head(now + self.all.head)
+            }
+            Awaited::Head(by) => {
+                self.head_received(bytes);
+                Awaited::Head(by + more)
+            }
             Awaited::Rest(by) => Awaited::Rest(by + more),
             Awaited::Nothing => Awaited::Nothing,
         });
+    }
+
+    fn head_received(&self, bytes: &[u8]) {
+        let mut line = self.first_line.get();
+        line.received(bytes);
+        self.first_line.set(line);
+    }
+
+    /// Whether no request is being answered, and nothing of an earlier response is left to write.
+    fn is_between_responses(&self) -> bool {
+        self.is_flushed.get() && !matches!(self.awaited.get(), Awaited::Nothing)
+    }
+
+    /// Refuses the head that is awaited. Returns the response.
+    fn refuse(&self, reason: Reason) -> Bytes {
+        self.is_refused.set(true);
+        let began = self.head_began.get();
+        self.refusals.refuse(reason, self.peer, began)
+    }
+
+    /// The server of this connection failed. What its parser refused right behind another request, so
+    /// that the guard could not send a response of its own, is counted and logged here.
+    pub(crate) fn failed(&self, error: &DispatchError) {
+        if let DispatchError::Parse(error) = error
+            && !self.is_refused.get()
+        {
+            self.refuse(reason_of(error));
+        }
     }
 }
 
@@ -250,11 +305,12 @@ impl Drop for Exchange {
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: TcpStream, all: Arc<Clients>) -> Self {
+    pub(crate) fn new(stream: TcpStream, all: Arc<Clients>, refusals: Rc<HeadRefusals>) -> Self {
         Self {
-            stream,
             patience: all.pause,
-            client: Client::new(all),
+            client: Client::new(all, refusals, stream.peer_addr().ok()),
+            stream,
+            farewell: None,
             unread_since: None,
             closed_by: None,
             read: 0,
@@ -295,7 +351,8 @@ impl ClientStream {
             Awaited::Request(_) => return Poll::Ready(Ok(())),
             Awaited::Head(_) => {
                 self.client.all.cut[Slow::Head as usize].fetch_add(1, Ordering::Relaxed);
-                let _ = self.stream.try_write(TOO_SLOW); // it is closed in any case
+                let response = self.client.refuse(Reason::SlowRequest);
+                let _ = self.stream.try_write(&response); // it is closed in any case
             }
             Awaited::Rest(_) | Awaited::Nothing => {}
         }
@@ -324,6 +381,48 @@ impl ClientStream {
             self.client.all.cut[Slow::Reader as usize].fetch_add(1, Ordering::Relaxed);
         })
     }
+
+    /// Sends the rest of the response to a refused head, and closes the connection.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(mut rest) = self.farewell.clone().filter(Bytes::has_remaining) {
+            let written = ready!(self.poll_write_through(cx, &rest))?;
+            rest.advance(written);
+            self.farewell = Some(rest);
+        }
+        self.poll_close(cx)
+    }
+
+    fn poll_write_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        match &written {
+            Poll::Ready(Ok(bytes)) => self.read_on(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.check_writing(cx)?,
+        }
+        written
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        // What is closed while more comes is reset, and the last answer may be lost with it. So the
+        // rest is read for a moment, until the client has seen the end.
+        let by = *self
+            .closed_by
+            .get_or_insert_with(|| Instant::now() + LINGER);
+        let mut rest = [MaybeUninit::uninit(); 4096];
+        loop {
+            let mut buffer = ReadBuf::uninit(&mut rest);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() && Instant::now() < by => {}
+                Poll::Pending if self.check(by, cx).is_ok() => return Poll::Pending,
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    }
 }
 
 impl AsyncRead for ClientStream {
@@ -341,9 +440,8 @@ impl AsyncRead for ClientStream {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         match read {
             Poll::Ready(_) => {
-                let bytes = buffer.filled().len() - before;
-                self.read += bytes;
-                self.client.sent(bytes);
+                self.read += buffer.filled().len() - before;
+                self.client.sent(&buffer.filled()[before..]);
             }
             Poll::Pending => {
                 self.read = 0;
@@ -360,13 +458,16 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        match &written {
-            Poll::Ready(Ok(bytes)) => self.read_on(*bytes),
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.check_writing(cx)?,
+        if self.farewell.is_none() && self.client.is_between_responses() {
+            let reason = written_by_parser(bytes, self.client.first_line.get());
+            self.client.is_flushed.set(false);
+            self.farewell = reason.map(|reason| self.client.refuse(reason));
         }
-        written
+        if self.farewell.is_some() {
+            ready!(self.poll_farewell(cx))?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        self.poll_write_through(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -377,24 +478,13 @@ impl AsyncWrite for ClientStream {
         {
             cx.waker().wake_by_ref();
         }
+        if !matches!(self.client.awaited.get(), Awaited::Nothing) {
+            self.client.is_flushed.set(true); // actix flushes when it has written all that it holds
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        // What is closed while more comes is reset, and the last answer may be lost with it. So the
-        // rest is read for a moment, until the client has seen the end.
-        let by = *self
-            .closed_by
-            .get_or_insert_with(|| Instant::now() + LINGER);
-        let mut rest = [MaybeUninit::uninit(); 4096];
-        loop {
-            let mut buffer = ReadBuf::uninit(&mut rest);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() && Instant::now() < by => {}
-                Poll::Pending if self.check(by, cx).is_ok() => return Poll::Pending,
-                _ => return Poll::Ready(Ok(())),
-            }
-        }
+        self.poll_close(cx)
     }
 }

@@ -13,7 +13,7 @@ pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("x-gateway-attem
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reason {
-    /// The request's target, tags or framing make no sense.
+    /// The request's head, target, tags or framing make no sense.
     BadRequest,
     /// No route begins with this path.
     NoRoute,
@@ -25,8 +25,12 @@ pub(crate) enum Reason {
     BadUpstream,
     /// No answer in time.
     Timeout,
-    /// The request's body did not come in time.
+    /// The request's head or body did not come in time.
     SlowRequest,
+    /// The request's target is longer than allowed.
+    TargetTooLong,
+    /// The request's head has more fields or bytes than allowed.
+    HeadTooLarge,
     /// The request's body is larger than allowed.
     TooLarge,
     /// There are as many requests or connections as allowed, or as this host has room for.
@@ -56,7 +60,7 @@ struct Problem<'a> {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::NoInstance,
@@ -64,6 +68,8 @@ impl Reason {
         Self::BadUpstream,
         Self::Timeout,
         Self::SlowRequest,
+        Self::TargetTooLong,
+        Self::HeadTooLarge,
         Self::TooLarge,
         Self::Overloaded,
         Self::Loop,
@@ -80,6 +86,8 @@ impl Reason {
             Self::BadUpstream => "bad_upstream",
             Self::Timeout => "timeout",
             Self::SlowRequest => "slow_request",
+            Self::TargetTooLong => "target_too_long",
+            Self::HeadTooLarge => "head_too_large",
             Self::TooLarge => "too_large",
             Self::Overloaded => "overloaded",
             Self::Loop => "loop",
@@ -87,7 +95,7 @@ impl Reason {
         }
     }
 
-    fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -95,6 +103,8 @@ impl Reason {
             Self::ConnectFailed | Self::BadUpstream => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
@@ -112,7 +122,8 @@ impl Reason {
 }
 
 impl Refusal {
-    pub(crate) fn respond(&self) -> HttpResponse {
+    /// The body of the response, in JSON.
+    pub(crate) fn problem(&self) -> String {
         let status = self.reason.status();
         let problem = Problem {
             title: status.canonical_reason().unwrap_or_default(),
@@ -121,13 +132,17 @@ impl Refusal {
             detail: &self.detail,
             attempts: self.attempts,
         };
-        let body = serde_json::to_string(&problem).expect("numbers and texts are JSON");
+        serde_json::to_string(&problem).expect("numbers and texts are JSON")
+    }
+
+    pub(crate) fn respond(&self) -> HttpResponse {
+        let status = self.reason.status();
         let mut response = HttpResponseBuilder::new(status);
         response.content_type("application/problem+json");
         response.insert_header((ATTEMPTS, HeaderValue::from(self.attempts)));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((RETRY_AFTER, HeaderValue::from(1)));
         }
-        response.body(body)
+        response.body(self.problem())
     }
 }

@@ -7,7 +7,7 @@
 //! may be tried.
 //! `proxy/answer.rs` is what comes back, `proxy/intake.rs`, `proxy/upload.rs` and `proxy/download.rs` stream the bodies,
 //! `proxy/headers.rs` decides on every header. `error.rs` is what clients read when that fails.
-//! `access_log.rs` writes a line for each request, if wanted. `alarm.rs` tells what is late, `allowed.rs`
+//! `access_log.rs` writes a line for each request, if wanted. `head_refusal.rs` answers what is refused before there is a request. `alarm.rs` tells what is late, `allowed.rs`
 //! says where nodes may be, and `probe.rs` asks nodes for their health beside all this. The other port, with health, metrics,
 //! instances and the dashboard, is `admin.rs`.
 
@@ -20,6 +20,7 @@ mod client;
 pub mod config;
 mod descriptors;
 mod error;
+mod head_refusal;
 mod healthcheck;
 mod metrics;
 mod probe;

@@ -53,6 +53,7 @@ use outgoing::Outgoing;
 use pool::Pool;
 use race::{Race, is_idempotent};
 use trace::Ids;
+pub(crate) use trace::new_request_id;
 use upload::ClientBody;
 
 /// With which a client asks for nodes with certain tags: `x-service-tags: version=v2,region=cn`.
@@ -89,7 +90,7 @@ pub(crate) struct Gateway {
 /// What one worker has for itself: connections, the resolvers of its routes, and what it counts.
 pub(crate) struct Worker {
     gateway: Arc<Gateway>,
-    tally: Tally,
+    pub(crate) tally: Rc<Tally>,
     resolvers: Vec<Arc<Resolver>>,
     pool: Rc<Pool>,
 }
@@ -133,7 +134,7 @@ impl Worker {
         let resolver = |route: &Route| gateway.discovery.resolver(&route.service, &route.tags);
         let resolvers = gateway.routes.iter().map(resolver).collect();
         let pool = Pool::new(gateway.connect_timeout, gateway.upstream.clone());
-        let tally = gateway.metrics.tally();
+        let tally = Rc::new(gateway.metrics.tally());
         Self {
             gateway,
             tally,
@@ -220,8 +221,8 @@ fn written_down(
     let line = Line {
         time: access_log::came(way.began.elapsed()),
         client: Origin::of(request).map(|origin| origin.client(received).ip),
-        method: request.method().to_string(),
-        path: access_log::shortened(request.path()),
+        method: Some(request.method().to_string()),
+        path: Some(access_log::shortened(request.path())),
         status: response.status().as_u16(),
         service: metrics.service(way.served).map(str::to_owned),
         instance: said(SERVED_BY),

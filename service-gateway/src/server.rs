@@ -2,18 +2,20 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, KeepAlive};
-use actix_service::{ServiceFactoryExt, map_config};
+use actix_service::{Service, ServiceFactoryExt, apply_fn_factory, map_config};
 use actix_web::dev::{AppConfig, Server, fn_service};
 use actix_web::{App, web};
 use tokio::net::TcpStream;
 
 use crate::Config;
 use crate::client::ClientStream;
+use crate::head_refusal::HeadRefusals;
 use crate::proxy::{Gateway, Origin, Worker, proxy};
 
 /// Serves the proxy port. The same as actix's `HttpServer` does it, but that it hands out no
@@ -33,15 +35,17 @@ pub(crate) fn serve_proxy(
     let leaving = builder.graceful_shutdown_signal();
     let factory = move || {
         let (clients, trust) = (gateway.clients.clone(), gateway.trust.clone());
+        let worker = web::Data::new(Worker::new(gateway.clone()));
+        let refusals = HeadRefusals::new(worker.tally.clone(), gateway.access_log.clone());
+        let refusals = Rc::new(refusals);
         let guard = move |stream: TcpStream| {
-            let clients = clients.clone();
+            let (clients, refusals) = (clients.clone(), refusals.clone());
             async move {
                 let peer = stream.peer_addr().ok();
                 stream.set_nodelay(true)?;
-                Ok::<_, DispatchError>((ClientStream::new(stream, clients), peer))
+                Ok::<_, DispatchError>((ClientStream::new(stream, clients, refusals), peer))
             }
         };
-        let worker = web::Data::new(Worker::new(gateway.clone()));
         let app = App::new().app_data(worker).default_service(web::to(proxy));
         let leaving = leaving.clone();
         let http = HttpService::build()
@@ -61,7 +65,12 @@ pub(crate) fn serve_proxy(
                 }
             })
             .h1(map_config(app, |()| AppConfig::default()));
-        fn_service(guard).and_then(http)
+        let served = apply_fn_factory(http, |(stream, peer): (ClientStream, _), http| {
+            let client = stream.client();
+            let served = http.call((stream, peer));
+            async move { served.await.inspect_err(|error| client.failed(error)) }
+        });
+        fn_service(guard).and_then(served)
     };
     Ok(builder.listen("proxy", listener, factory)?.run())
 }

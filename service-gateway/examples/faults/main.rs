@@ -39,6 +39,7 @@ mod missed;
 mod nodes;
 mod process;
 mod quiet;
+mod refused_heads;
 mod registry;
 #[path = "../../../discovery/tests/support/relay.rs"]
 #[allow(dead_code, reason = "the library's tests use more of it")]
@@ -217,6 +218,7 @@ fn all<B: Backend>() -> impl Iterator<Item = Fault> {
         bodies::full_duplex "16 MiB echoed while they are sent";
         bodies::big "1 GiB down, 1 GiB up";
         smuggling::smuggling "requests that can be read in two ways" Quick;
+        refused_heads::refused_heads "400, 414 and 431 at the head" Quick;
         logs::blocked_log "stderr is a pipe that nothing reads, 500 malformed entries" Quick;
         logs::log_forging "control characters in keys, tags, paths and header values";
         logs::access_log_full "the access log's file system is full for a while";

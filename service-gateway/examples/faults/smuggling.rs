@@ -50,6 +50,7 @@ fn to_be_refused() -> Vec<(u16, String)> {
     ];
     let bad = bad.concat().into_iter().map(|request| (400, request));
     let large = requests::large_heads().map(|request| (431, request));
+    let long = requests::long_targets().map(|request| (414, request));
     let others = requests::NOT_FOR_GATEWAYS.map(|request| (501, request.to_owned()));
-    bad.chain(large).chain(others).collect()
+    bad.chain(large).chain(long).chain(others).collect()
 }

@@ -108,7 +108,7 @@ pub(super) fn is_request_id(value: &[u8]) -> bool {
     (1..=LONGEST).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic)
 }
 
-fn new_request_id() -> HeaderValue {
+pub(crate) fn new_request_id() -> HeaderValue {
     let mut text = [0; 32];
     write_hex(fastrand::u128(..), &mut text);
     ascii(&text)

@@ -36,7 +36,8 @@ async fn a_slow_head_is_a_408_be_it_the_first_or_a_later_one() {
             sleep(Duration::from_millis(20)).await;
         }
         let answer = client.answer("GET").await;
-        assert!(answer.status() == 408 && answer.closes());
+        answer.is_refused(408, "slow_request", 0);
+        assert!(answer.closes());
         client.ends().await;
     }
     let cut = gateway

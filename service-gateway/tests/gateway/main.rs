@@ -22,6 +22,7 @@ mod mixed;
 mod process;
 #[path = "../../../service-greeter/tests/greeter/prometheus.rs"]
 mod prometheus;
+mod refused_heads;
 mod reuse;
 mod routing;
 mod smuggling;

@@ -16,6 +16,7 @@ async fn framing_in_two_ways_is_refused() {
 #[actix_web::test]
 async fn a_head_that_is_too_large_is_refused() {
     is_refused_with(431, &requests::large_heads()).await;
+    is_refused_with(414, &requests::long_targets()).await;
 }
 
 #[actix_web::test]

@@ -39,7 +39,7 @@ async fn a_target_that_is_too_long_is_refused() {
     for length in [65_535, 70_000] {
         let target = "x".repeat(length);
         is_refused_with(
-            400,
+            414,
             &[&format!("GET /{target} HTTP/1.1\r\nhost: test\r\n\r\n")],
         )
         .await;

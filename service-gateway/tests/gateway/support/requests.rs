@@ -65,6 +65,12 @@ pub(crate) fn large_heads() -> [String; 2] {
     ]
 }
 
+/// Targets beyond what is taken, in a head that is otherwise small, and in one without an end: a 414.
+pub(crate) fn long_targets() -> [String; 2] {
+    [70 << 10, 200 << 10]
+        .map(|bytes| format!("GET /{} HTTP/1.1\r\nhost: test\r\n\r\n", "x".repeat(bytes)))
+}
+
 /// Targets that are no paths.
 pub(crate) const NO_PATHS: [&str; 10] = [
     "GET http://test/x HTTP/1.1\r\nhost: test\r\n\r\n",
