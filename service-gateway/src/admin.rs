@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::metrics::{Format, Situation};
 use crate::proxy::Gateway;
 
+mod access;
 mod actions;
 mod feed;
 mod history;
@@ -25,6 +26,7 @@ mod page;
 mod standing;
 mod state;
 
+pub(crate) use access::guard;
 use actions::Token;
 use feed::Feed;
 use history::History;
@@ -79,7 +81,12 @@ impl Admin {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.history.look(&self.views());
+            let views = self.views();
+            self.history.look(&views);
+            let known = views
+                .iter()
+                .filter_map(|(name, view)| Some((*name, view.as_deref()?)));
+            self.gateway.metrics.forget_versions(known);
             if self.feed.has_listeners() {
                 self.feed.tell(self);
             }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
 use actix_web::{App as ActixApp, HttpServer, web};
 use anyhow::{Context, ensure};
 use discovery::{DiscoveryClient, NodeRegistry, connect};
@@ -214,6 +215,7 @@ fn serve_admin(listener: TcpListener, admin: Arc<Admin>) -> io::Result<Server> {
     let factory = move || {
         ActixApp::new()
             .app_data(admin.clone())
+            .wrap(from_fn(admin::guard))
             .configure(admin::routes)
     };
     let server = HttpServer::new(factory)

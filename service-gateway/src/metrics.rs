@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use discovery::{Ejection, Endpoint, ServiceName, View};
 use serde::Serialize;
-use service_runtime::logging;
+use service_runtime::{logging, process};
 
 use crate::access_log::AccessLog;
 use crate::client::{Clients, Slow};
@@ -20,9 +20,9 @@ mod versions;
 
 pub(crate) use page::Format;
 use page::{Labels, Page, Value};
-use tally::{BUCKETS, Counts, ServiceCounts};
+use tally::{BUCKETS, CODES, Counts, FAILURES, ServiceCounts};
 pub(crate) use tally::{Served, Step, Tally};
-use versions::Versions;
+use versions::{Number, Versions};
 
 /// What all workers counted.
 pub(crate) struct Metrics {
@@ -98,20 +98,38 @@ impl Metrics {
 
     pub(crate) fn totals(&self) -> Totals {
         Totals {
-            requests: (0..5).map(|class| self.answered(class)).sum(),
-            failures: self.answered(4),
+            requests: (0..CODES.len()).map(|code| self.answered(code)).sum(),
+            failures: (FAILURES..CODES.len())
+                .map(|code| self.answered(code))
+                .sum(),
             retries: self.sum(|counts| &counts.steps[Step::Retry as usize]),
             hedges: self.sum(|counts| &counts.steps[Step::Hedge as usize]),
         }
     }
 
-    /// Requests to all services whose status is of this class, by all workers.
-    fn answered(&self, class: usize) -> u64 {
+    /// Requests to all services whose status has this place in [`CODES`], by all workers.
+    fn answered(&self, code: usize) -> u64 {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let services = workers.iter().flat_map(|counts| &counts.services);
-        let versions = services.flat_map(|service| &service.requests);
-        let counts = versions.map(|classes| classes[class].load(Ordering::Relaxed));
+        let counts = services.map(|service| service.of_code(code));
         counts.fold(0, u64::wrapping_add)
+    }
+
+    /// Gives the numbers of versions that no node has any more to others, once they run short. Their
+    /// counts go with them.
+    pub(crate) fn forget_versions<'a>(
+        &self,
+        views: impl IntoIterator<Item = (&'a ServiceName, &'a View)>,
+    ) {
+        for (name, view) in views {
+            let mut services = self.services.iter();
+            let service = services.find(|service| service.name == name.as_str());
+            if let Some(service) = service.filter(|service| service.versions.is_short()) {
+                let endpoints = view.endpoints().iter();
+                let known = endpoints.filter_map(|endpoint| endpoint.version());
+                service.versions.retain(&known.collect());
+            }
+        }
     }
 
     /// Everything, as `/metrics` shows it.
@@ -153,6 +171,7 @@ impl Metrics {
         page.counter("access_log_dropped", "Lines of the access log that nobody took in time", one(dropped));
         page.counter("log_lines_dropped", "Lines of the program's own log that standard error did not take in time", one(logging::dropped_lines()));
         page.gauge("build_info", "The version of this gateway, always 1", build);
+        page.process(&process::metrics(format == Format::OpenMetrics));
         page.end()
     }
 
@@ -160,18 +179,15 @@ impl Metrics {
     fn requests(&self) -> Vec<(Labels, u64)> {
         let mut samples = Vec::new();
         for (service, Service { name, versions }) in self.services.iter().enumerate() {
-            for (version, version_name) in versions.names().enumerate() {
-                let count = |class: usize| {
-                    self.sum(|counts| &counts.services[service].requests[version][class])
-                };
-                let counts: [u64; 5] = std::array::from_fn(count);
-                if version > 0 && counts == [0; 5] {
+            for (number, version) in versions.names() {
+                let counts = self.requests_to(service, number);
+                if number != Number::default() && counts.iter().all(|count| *count == 0) {
                     continue;
                 }
-                for (code, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(counts) {
+                for (code, count) in CODES.into_iter().zip(counts) {
                     let pairs = [
                         ("service", name.as_str()),
-                        ("version", version_name),
+                        ("version", &*version),
                         ("code", code),
                     ];
                     samples.push((labels(pairs), count));
@@ -179,6 +195,19 @@ impl Metrics {
             }
         }
         samples
+    }
+
+    /// Requests to one version, by status as in [`CODES`], by all workers.
+    fn requests_to(&self, service: usize, version: Number) -> [u64; CODES.len()] {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sums = [0_u64; CODES.len()];
+        for counts in workers.iter() {
+            let counts = counts.services[service].requests(version);
+            for (sum, count) in sums.iter_mut().zip(counts) {
+                *sum = sum.wrapping_add(count);
+            }
+        }
+        sums
     }
 
     fn latencies(&self) -> Vec<(Labels, Value)> {
@@ -232,13 +261,14 @@ fn each<S: IntoIterator<Item = (Labels, u64)>>(
     samples
 }
 
-fn nodes(view: Option<&View>) -> [(Labels, u64); 3] {
+fn nodes(view: Option<&View>) -> [(Labels, u64); 4] {
     let state = |endpoint: &Endpoint| match endpoint.ejected() {
+        _ if endpoint.is_drained() => "drained",
         Some(_) => "ejected",
         None if endpoint.is_unconfirmed() => "unconfirmed",
         None => "up",
     };
-    ["up", "ejected", "unconfirmed"].map(|name| {
+    ["up", "drained", "ejected", "unconfirmed"].map(|name| {
         let count = count(view, |endpoint| state(endpoint) == name);
         (labels([("state", name)]), count)
     })

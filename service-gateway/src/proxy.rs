@@ -47,6 +47,7 @@ mod websocket;
 
 use answer::{SERVED_BY, SERVED_VERSION, respond};
 use budget::Budget;
+pub(crate) use forwarded::is_forwarded;
 use intake::{Cut, Intake};
 pub(crate) use origin::Origin;
 use outgoing::Outgoing;

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use service_runtime::logging;
+use service_runtime::{logging, process};
 
 /// The bounds of the buckets that latencies are counted in, in microseconds.
 const BUCKETS: [u64; 8] = [
@@ -69,6 +69,7 @@ impl Metrics {
                 "greeter_build_info{{version=\"{}\"}} 1\n",
                 env!("CARGO_PKG_VERSION")
             ),
+            process::metrics(false),
         ]
         .concat()
     }

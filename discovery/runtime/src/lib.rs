@@ -1,5 +1,6 @@
 //! The process side of both services: what a program needs that runs for months, whatever it serves.
 //!
+//! - [`process`]: the numbers that Prometheus expects of a process.
 //! - [`signal`]: the signals that stop a process.
 //! - [`logging`]: the program's own log on standard error, as text or JSON, and the end of a process.
 //! - [`line_writer`]: the bounded queue between those who log and an output that may block.
@@ -9,5 +10,6 @@
 pub mod descriptors;
 pub mod line_writer;
 pub mod logging;
+pub mod process;
 pub mod signal;
 pub mod socket;

@@ -117,7 +117,7 @@ pub(super) fn is_called_by_address(request: &HttpRequest) -> bool {
     })
 }
 
-fn problem(status: StatusCode, detail: &str) -> HttpResponse {
+pub(super) fn problem(status: StatusCode, detail: &str) -> HttpResponse {
     let title = status.canonical_reason();
     let body = serde_json::json!({"title": title, "status": status.as_u16(), "detail": detail});
     HttpResponse::build(status)

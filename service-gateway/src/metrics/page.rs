@@ -130,6 +130,11 @@ impl Page {
         encode_registry(&mut self.text, &registry).expect("writing to a String does not fail");
     }
 
+    /// The numbers of the process, which are text already.
+    pub(super) fn process(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
     /// The text, whose end is marked in the newer format.
     pub(super) fn end(mut self) -> String {
         if self.format == Format::OpenMetrics {

@@ -305,6 +305,11 @@ async fn a_drained_node_gets_no_request_until_it_is_released() {
     gateway.get("/").await.is_refused(503, "no_instance", 0);
     let states = gateway.service().await["states"].clone();
     assert_eq!(states, serde_json::json!({"drained": 2}));
+    for (state, nodes) in [("up", 0.0), ("drained", 2.0)] {
+        let name = format!("gateway_nodes{{service=\"test\",state=\"{state}\"}}");
+        let counted = gateway.metric(&name).await;
+        assert!((counted - nodes).abs() < 0.5, "{name}: {counted}");
+    }
     assert_eq!(act(&gateway, one.address, "release", &headers).await, 204);
     gateway.get("/").await.is_ok("one");
 }
@@ -422,4 +427,95 @@ async fn a_request_that_goes_on_for_too_long_is_cut_off_when_it_leaves() {
     gateway.stop();
     within_limit("the end", gateway.ended()).await;
     client.ends().await;
+}
+
+/// Every path of the admin port that is to be read.
+const PATHS: [&str; 9] = [
+    "/",
+    "/page.css",
+    "/page.js",
+    "/icon.svg",
+    "/health",
+    "/ready",
+    "/metrics",
+    "/api/instances",
+    "/api/events",
+];
+
+#[actix_web::test]
+async fn requests_through_a_proxy_are_refused() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::with("--admin-actions", &[&upstream]).await;
+    gateway.knows(1).await;
+    for field in [
+        "via: 1.1 edge",
+        "Via:",
+        "forwarded: for=198.51.100.1",
+        "x-forwarded-for: 198.51.100.1",
+        "X-Forwarded-Proto: https",
+        "X_Forwarded_Host: test",
+        "x-real-ip: 198.51.100.1",
+    ] {
+        for path in PATHS.into_iter().chain(["/nowhere"]) {
+            let mut admin = Wire::connect(gateway.admin).await;
+            let answer = admin.ask("GET", path, &format!("{field}\r\n")).await;
+            assert_eq!(answer.status(), 403, "{field} {path}");
+            let kind = answer.header("content-type");
+            assert_eq!(kind, Some("application/problem+json"));
+            let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+            assert!(detail.contains("proxy"), "{detail}");
+        }
+    }
+    let host = gateway.admin.to_string();
+    let token = token(&gateway, &host).await;
+    let headers = format!("host: {host}\r\nx-admin-token: {token}\r\nvia: 1.1 edge\r\n");
+    assert_eq!(drain(&gateway, &upstream, &headers).await, 403);
+}
+
+#[actix_web::test]
+async fn a_neighbours_page_cannot_be_read_through_the_gateway() {
+    let neighbour = Gateway::with("--admin-actions", &[]).await;
+    let gateway = Gateway::before("", &[(neighbour.admin, "")]).await;
+    let host = format!("host: {}\r\n", neighbour.admin);
+    let token = token(&neighbour, &neighbour.admin.to_string()).await;
+    for path in PATHS {
+        let mut client = gateway.connect().await;
+        client
+            .send(format!("GET {path} HTTP/1.1\r\n{host}\r\n"))
+            .await;
+        let answer = client.answer("GET").await;
+        assert_eq!(answer.status(), 403, "{path}");
+        assert!(!answer.text().contains(&token), "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn head_is_answered_wherever_get_is() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    gateway.knows(1).await;
+    let mut admin = Wire::connect(gateway.admin).await;
+    for path in PATHS.into_iter().chain(["/nowhere"]) {
+        let mut get = Wire::connect(gateway.admin).await;
+        get.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"))
+            .await;
+        let get = get.head().await.unwrap();
+        let head = admin.ask("HEAD", path, "").await;
+        assert_eq!(head.start, get.start, "{path}");
+        // A number may have one more digit by now; an event stream has no length.
+        let fixed = |message: &crate::support::Message| {
+            let varying = ["date", "content-length", "transfer-encoding"];
+            let headers = message.headers.iter();
+            let mut fixed: Vec<_> = headers
+                .filter(|(name, _)| !varying.contains(&name.as_str()))
+                .cloned()
+                .collect();
+            fixed.sort();
+            fixed
+        };
+        assert_eq!(fixed(&head), fixed(&get), "{path}");
+        let has_length = head.header("content-length").is_some();
+        assert_eq!(has_length, get.header("content-length").is_some(), "{path}");
+        assert!(admin.received.is_empty(), "{path}");
+    }
 }

@@ -30,7 +30,10 @@ async fn metrics_count_what_happens() {
     for (name, number) in [
         (&*requests("test", "4xx"), 2.0),
         (&*requests("test", "2xx"), 0.0),
-        (&*requests("nobody", "5xx"), 1.0),
+        (&*requests("nobody", "503"), 1.0),
+        (&*requests("nobody", "5xx"), 0.0),
+        (&*requests("nobody", "502"), 0.0),
+        (&*requests("nobody", "504"), 0.0),
         (&*requests("", "4xx"), 1.0),
         ("gateway_refusals_total{reason=\"no_route\"}", 1.0),
         ("gateway_refusals_total{reason=\"no_instance\"}", 1.0),
@@ -42,6 +45,7 @@ async fn metrics_count_what_happens() {
             2.0,
         ),
         ("gateway_nodes{service=\"test\",state=\"up\"}", 1.0),
+        ("gateway_nodes{service=\"test\",state=\"drained\"}", 0.0),
         ("gateway_nodes{service=\"nobody\",state=\"up\"}", 0.0),
         ("gateway_registry_connected{service=\"test\"}", 1.0),
         ("gateway_connections", 1.0),
@@ -70,6 +74,36 @@ async fn requests_are_counted_by_the_version_that_answered() {
         let counted = gateway.metric(&name).await;
         assert!((counted - 3.0).abs() < 0.5, "{name}: {counted}");
     }
+}
+
+#[actix_web::test]
+async fn the_newest_of_many_versions_is_counted_apart() {
+    let upstream = Upstream::saying("hi").await;
+    let mut gateway = Gateway::of(&[]).await;
+    let mut client = gateway.connect().await;
+    let count = async |gateway: &Gateway, version: &str| {
+        let metrics = gateway.admin("/metrics").await;
+        let line = format!(
+            "gateway_requests_total{{service=\"test\",version=\"{version}\",code=\"2xx\"}} "
+        );
+        let mut lines = metrics.text().lines();
+        let count = lines.find_map(|found| found.strip_prefix(&line)?.parse::<u64>().ok());
+        count.unwrap_or_default()
+    };
+    for n in 0..100 {
+        let version = format!("v{n}");
+        let tags = format!("version={version}");
+        gateway.forget_nodes();
+        gateway.join("test", upstream.address, &tags).await;
+        until("the version", async || {
+            let service = gateway.service().await;
+            service["versions"].get(&version).is_some()
+        })
+        .await;
+        client.get("/").await.is_ok("hi");
+        assert_eq!(count(&gateway, &version).await, 1, "{version}");
+    }
+    assert_eq!(count(&gateway, "other").await, 0);
 }
 
 #[actix_web::test]
@@ -123,6 +157,15 @@ async fn both_formats_follow_prometheus_conventions() {
     gateway.get("/").await.is_ok("hi");
     let answer = gateway.admin("/metrics").await;
     follows_conventions(answer.text(), "gateway_", "_total");
+    for name in [
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
+        "process_start_time_seconds",
+    ] {
+        assert!(gateway.metric(name).await >= 0.0, "{name}");
+    }
     promtool_finds_nothing(answer.text());
     let open = accepting(&gateway, "application/openmetrics-text").await;
     let text = open.text().strip_suffix("# EOF\n").unwrap();

@@ -29,7 +29,7 @@ async fn received(flags: &str) -> Vec<(String, String)> {
     headers
 }
 
-fn pairs<'a>(headers: &'a [(String, String)]) -> Vec<(&'a str, &'a str)> {
+fn pairs(headers: &[(String, String)]) -> Vec<(&str, &str)> {
     let headers = headers.iter();
     headers.map(|(name, value)| (&**name, &**value)).collect()
 }
