@@ -91,13 +91,14 @@ impl Endpoint {
     /// Whether somebody asked that it gets no requests. Unlike one that is set aside it gets none at
     /// all, even if there is nobody else.
     pub fn is_drained(&self) -> bool {
-        self.record.is_drained()
+        self.record.counts().is_drained(self.address)
     }
 
-    /// Sends it no further requests from this client, until it is [released](Self::release), or its
-    /// entry in the registry changes. Those it has go on.
+    /// Sends no further requests to its address from this client, until it is
+    /// [released](Self::release). Those it has go on. The state belongs to the address: it outlasts the
+    /// entry in the registry and the node's process, unless no node registers there for a day.
     pub fn drain(&self) {
-        if self.record.set_drained(true) {
+        if self.record.counts().set_drained(self.address, true) {
             let (service, address) = (&self.service, self.address);
             info!(service:%, address:%; "node drained");
         }
@@ -105,7 +106,7 @@ impl Endpoint {
 
     /// The end of [draining](Self::drain).
     pub fn release(&self) {
-        if self.record.set_drained(false) {
+        if self.record.counts().set_drained(self.address, false) {
             let (service, address) = (&self.service, self.address);
             info!(service:%, address:%; "node released");
         }
@@ -163,6 +164,24 @@ impl Endpoint {
         self.record.trial_is_due()
     }
 
+    /// Lets requests show whether it works, if it is ejected and its time is over: one at a time, each of
+    /// those that [`Resolver::resolve_or_probe`](crate::Resolver::resolve_or_probe) chooses for. For
+    /// endpoints whose health check does not decide, because it fails for other reasons than requests
+    /// do, or passes while requests [time out](Ejection::Timeout).
+    pub fn half_open(&self) {
+        self.record.half_open();
+    }
+
+    /// From when on a request that cannot be hedged may be the probe; `None` if none is to be.
+    pub(crate) fn waits_for_probe(&self) -> Option<Instant> {
+        self.record.waits_for_probe()
+    }
+
+    /// For how long it has been ejected.
+    pub fn ejected_for(&self) -> Option<Duration> {
+        self.record.ejected().map(|(_, since)| since.elapsed())
+    }
+
     /// A trial succeeded that was begun at this time: it is like any other again, unless it was set
     /// aside later. What was on its way by then tells nothing of how it is now.
     pub fn restore(&self, begun: Instant) {
@@ -172,6 +191,11 @@ impl Endpoint {
             } = self.node.as_ref();
             info!(service:%, address:%; "node is back");
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn expire_ejection(&self) {
+        self.record.expire();
     }
 
     pub(crate) fn entry(&self) -> &Arc<ServiceNode> {
@@ -193,27 +217,73 @@ impl Deref for Endpoint {
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     chosen: Instant,
+    /// The ejection that this request may end.
+    probe: Option<u32>,
 }
 
 impl InFlight {
     pub(crate) fn new(endpoint: Arc<Endpoint>) -> Self {
+        Self::with_probe(endpoint, None)
+    }
+
+    /// The probe of a half-open endpoint, unless another request is.
+    pub(crate) fn probe(endpoint: &Arc<Endpoint>) -> Option<Self> {
+        let ejection = endpoint.record.begin_probe()?;
+        Some(Self::with_probe(endpoint.clone(), Some(ejection)))
+    }
+
+    fn with_probe(endpoint: Arc<Endpoint>, probe: Option<u32>) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
         Self {
             endpoint,
             chosen: Instant::now(),
+            probe,
         }
     }
 
-    /// Tells of its answer. A bad one says that the endpoint is at fault: five in a row eject it. A
-    /// good one [restores](Endpoint::restore) an endpoint that was ejected because nothing came from
-    /// it.
+    /// Whether the endpoint is ejected, and this request shows whether it still has to be.
+    pub fn is_probe(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    /// Tells of its answer. A bad one says that the endpoint is at fault: five failures in a row eject
+    /// it. A good one [restores](Endpoint::restore) an endpoint that was ejected because nothing came
+    /// from it, or that this request was to probe.
     pub fn answered(&self, good: bool) {
         if self.record.answered(good) {
             self.eject(Ejection::Failing);
+        } else if !good && self.is_probe() {
+            self.fail_probe(Ejection::Failing);
         }
-        let nothing_came = |why: Ejection| why != Ejection::Failing;
-        if good && self.ejected().is_some_and(nothing_came) {
+        let is_disproved = |why: Ejection| self.is_probe() || why != Ejection::Failing;
+        if good && self.ejected().is_some_and(is_disproved) {
             self.restore(self.chosen);
+        }
+    }
+
+    /// Reports that no response came in time, or so late that another endpoint had responded meanwhile:
+    /// a failure like a bad answer.
+    pub fn timed_out(&self) {
+        if self.record.timed_out(self.chosen) {
+            self.eject(Ejection::Timeout);
+        } else if self.is_probe() {
+            self.fail_probe(Ejection::Timeout);
+        }
+    }
+
+    /// [Ejects](Endpoint::eject) the endpoint, for longer if this request was to probe it.
+    pub fn eject(&self, why: Ejection) {
+        if self.is_probe() {
+            self.fail_probe(why);
+        }
+        self.endpoint.eject(why);
+    }
+
+    fn fail_probe(&self, why: Ejection) {
+        let probe = self.probe.and_then(|p| self.record.probe_failed(p, why));
+        if let Some(time) = probe {
+            let (service, address) = (&self.service, self.address);
+            info!(service:%, address:%, why:%, time:?; "half-open probe failed, still ejected");
         }
     }
 
@@ -245,6 +315,9 @@ impl Deref for InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(ejection) = self.probe {
+            self.record.probe_ended(ejection);
+        }
     }
 }
 
@@ -287,6 +360,7 @@ mod tests {
         for (why, after) in [
             (Ejection::Silent, None),
             (Ejection::Unreachable, None),
+            (Ejection::Timeout, None),
             (Ejection::Failing, Some(Ejection::Failing)),
         ] {
             endpoint.eject(why);

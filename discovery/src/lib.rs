@@ -91,7 +91,7 @@ mod view;
 
 pub use balancer::{Balancer, IpHash, LeastRequest, LoadBalancer, Random, RoundRobin, Weighted};
 pub use client::DiscoveryClient;
-pub use ejection::Ejection;
+pub use ejection::{Ejection, ProbeKind};
 pub use endpoint::{Endpoint, InFlight, Traffic};
 pub use error::Error;
 pub use name::ServiceName;

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 
 use crate::service::Service;
-use crate::{Balancer, Ejection, Endpoint, Error, InFlight, LoadBalancer, ServiceName, Tags};
+use crate::{
+    Balancer, Ejection, Endpoint, Error, InFlight, LoadBalancer, ProbeKind, ServiceName, Tags,
+};
 
 /// Resolves one service, or those of its nodes that have certain tags: a balancer of its own and the
 /// endpoints it chooses from. Made by [`DiscoveryClient::resolver`](crate::DiscoveryClient::resolver).
@@ -61,6 +63,9 @@ struct Candidates {
     fitting: Arc<[Arc<Endpoint>]>,
     /// Of these, what is not set aside.
     usable: Arc<[Arc<Endpoint>]>,
+    /// Of these, what waits for a request that shows whether it works, and from when on that may be one
+    /// that cannot be hedged.
+    half_open: Vec<(Arc<Endpoint>, Instant)>,
 }
 
 impl Resolver {
@@ -108,6 +113,19 @@ impl Resolver {
     /// [`Error::NotReady`] before the first list.
     pub fn resolve(&self, key: Option<&[u8]>) -> Result<InFlight, Error> {
         let candidates = self.candidates()?;
+        self.chosen(self.balancer.select(&candidates.usable, key).cloned())
+    }
+
+    /// Chooses an endpoint as [`resolve`](Self::resolve) does, or one that is half-open and waits for a
+    /// request of this kind: that [probes](InFlight::is_probe) the endpoint.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_or_probe(&self, key: Option<&[u8]>, kind: ProbeKind) -> Result<InFlight, Error> {
+        let candidates = self.candidates()?;
+        if let Some(probe) = candidates.probe(kind) {
+            return Ok(probe);
+        }
         self.chosen(self.balancer.select(&candidates.usable, key).cloned())
     }
 
@@ -167,15 +185,39 @@ impl Resolver {
         };
         let fitting = only(view.endpoints(), fits);
         let usable = usable(&fitting);
+        let half_open = half_open(&fitting);
         let candidates = Arc::new(Candidates {
             generation,
             standing_changes,
             fitting,
             usable,
+            half_open,
         });
         self.candidates.store(candidates.clone());
         Ok(Guard::from_inner(candidates))
     }
+}
+
+impl Candidates {
+    /// The probe of a half-open endpoint, if there is one to be.
+    fn probe(&self, kind: ProbeKind) -> Option<InFlight> {
+        if self.half_open.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        let mut waiting = self.half_open.iter();
+        waiting.find_map(|(endpoint, unhedged_from)| {
+            let fits = kind == ProbeKind::Hedged || *unhedged_from <= now;
+            fits.then(|| InFlight::probe(endpoint)).flatten()
+        })
+    }
+}
+
+fn half_open(all: &[Arc<Endpoint>]) -> Vec<(Arc<Endpoint>, Instant)> {
+    let ejected = all.iter().filter(|endpoint| endpoint.ejected().is_some());
+    ejected
+        .filter_map(|endpoint| Some((endpoint.clone(), endpoint.waits_for_probe()?)))
+        .collect()
 }
 
 /// Leaves out what is set aside.
@@ -227,6 +269,8 @@ fn only(
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::ServiceNode;
 
@@ -285,5 +329,62 @@ mod tests {
         assert_eq!(usable_ports(&[GONE, SICK, SICK]), [2, 3]);
         assert_eq!(usable_ports(&[GONE, GONE]), [1, 2]);
         assert!(usable_ports(&[]).is_empty());
+    }
+
+    /// Half-open, as a resolver finds it.
+    fn half_open_for(why: Ejection) -> (Arc<Endpoint>, Candidates) {
+        let node = ServiceNode::new("a".parse().unwrap(), ([10, 0, 0, 1], 80).into());
+        let endpoint = Arc::new(Endpoint::new(Arc::new(node)));
+        endpoint.eject(why);
+        endpoint.half_open();
+        assert!(half_open(slice::from_ref(&endpoint)).is_empty(), "not yet");
+        endpoint.expire_ejection();
+        endpoint.half_open();
+        let half_open = half_open(slice::from_ref(&endpoint));
+        let candidates = Candidates {
+            half_open,
+            ..Candidates::default()
+        };
+        (endpoint, candidates)
+    }
+
+    #[test]
+    fn one_request_that_can_be_hedged_probes_a_half_open_endpoint() {
+        for why in Ejection::ALL {
+            let (endpoint, candidates) = half_open_for(why);
+            assert!(candidates.probe(ProbeKind::Unhedged).is_none(), "not yet");
+            let probe = candidates.probe(ProbeKind::Hedged).unwrap();
+            assert!(candidates.probe(ProbeKind::Hedged).is_none());
+            drop(probe);
+            let probe = candidates.probe(ProbeKind::Hedged).unwrap();
+            probe.answered(true);
+            assert_eq!(endpoint.ejected(), None);
+            drop(probe);
+            assert!(candidates.probe(ProbeKind::Hedged).is_none());
+        }
+    }
+
+    #[test]
+    fn any_request_probes_an_endpoint_that_has_waited() {
+        let (_, mut candidates) = half_open_for(Ejection::Timeout);
+        candidates.half_open[0].1 = Instant::now();
+        assert!(candidates.probe(ProbeKind::Unhedged).is_some());
+    }
+
+    #[test]
+    fn a_failed_probe_leaves_the_endpoint_ejected() {
+        for why in [Ejection::Failing, Ejection::Timeout, Ejection::Unreachable] {
+            let (endpoint, candidates) = half_open_for(Ejection::Silent);
+            let probe = candidates.probe(ProbeKind::Hedged).unwrap();
+            match why {
+                Ejection::Failing => probe.answered(false),
+                Ejection::Timeout => probe.timed_out(),
+                Ejection::Unreachable | Ejection::Silent => probe.eject(why),
+            }
+            drop(probe);
+            assert_eq!(endpoint.ejected(), Some(why));
+            assert!(candidates.probe(ProbeKind::Hedged).is_none());
+            assert!(!endpoint.trial_is_due());
+        }
     }
 }

@@ -1,4 +1,5 @@
 use std::cmp::Ordering;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ pub struct View {
     /// When the registry told this list. `None` before the first.
     listed_at: Option<Instant>,
     away_since: Option<Instant>,
-    /// Of ejections since the service is followed.
+    /// Of ejections since the service is followed, and what is drained.
     counts: Arc<Counts>,
 }
 
@@ -74,6 +75,17 @@ impl View {
         self.counts.ejections(why)
     }
 
+    /// Drained addresses that this list does not contain. A node that registers there is drained from
+    /// the beginning. A day after its node was listed the last time an address is forgotten.
+    pub fn drained_unlisted(&self) -> Vec<SocketAddr> {
+        self.counts.drained_unlisted()
+    }
+
+    /// Undrains an address, whether this list contains it or not. Returns whether it was drained.
+    pub fn release(&self, address: SocketAddr) -> bool {
+        self.counts.set_drained(address, false)
+    }
+
     /// Changes whenever an endpoint is ejected or restored, doubted or confirmed.
     pub(crate) fn standing_changes(&self) -> u64 {
         self.counts.changes()
@@ -118,6 +130,11 @@ impl View {
             true => (self.endpoints.clone(), self.generation),
             false => (endpoints.into(), self.generation + 1),
         };
+        let is_listed = |address| {
+            let found = endpoints.binary_search_by_key(&address, |endpoint| endpoint.address);
+            found.is_ok()
+        };
+        self.counts.see_listed(Instant::now(), is_listed);
         let view = Self {
             endpoints,
             generation,
@@ -184,6 +201,35 @@ mod tests {
             (none.endpoints.len(), ports(&changes.left)),
             (0, vec![2, 3, 4])
         );
+    }
+
+    #[test]
+    fn a_drained_address_stays_drained_through_every_entry_it_has() {
+        let (mut view, _) = View::default().next(&snapshot(&[(1, "v1"), (2, "v1")]));
+        view.endpoints[0].drain();
+        for nodes in [
+            &[(1, "v2"), (2, "v1")][..],
+            &[(2, "v1")],
+            &[(1, "v2"), (2, "v1")],
+            &[(1, "v1")],
+            &[],
+            &[(1, "v1"), (2, "v2")],
+        ] {
+            view = view.away().next(&snapshot(nodes)).0;
+            let drained = view.endpoints.iter().filter(|e| e.is_drained()).cloned();
+            let is_listed = nodes.iter().any(|(port, _)| *port == 1);
+            assert_eq!(
+                ports(&drained.collect::<Vec<_>>()),
+                [1; 1][..usize::from(is_listed)]
+            );
+            assert_eq!(view.drained_unlisted().is_empty(), is_listed);
+        }
+        let [address, other] = [0, 1].map(|index: usize| view.endpoints[index].address);
+        assert_eq!(
+            [address, other].map(|address| view.release(address)),
+            [true, false]
+        );
+        assert!(!view.endpoints[0].is_drained());
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub struct Config {
     pub admin_listen: SocketAddr,
 
     /// Let the dashboard drain nodes and release them again. A drained node gets no new requests from
-    /// this gateway; when all are drained, requests are refused with 503 no_instance. For
+    /// this gateway, nor does one that registers at its address later; when all are drained, requests are refused with 503 no_instance. For
     /// demonstrations: whoever can open the dashboard can do it
     #[arg(long, env, value_parser = switch)]
     pub admin_actions: bool,
@@ -126,13 +126,14 @@ pub struct Config {
     #[arg(long, env, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub connect_timeout: Duration,
 
-    /// How long a node may keep silent before another one is asked beside it, if the request may be
-    /// repeated; the first answer wins
+    /// How long a node may keep silent before a GET, HEAD or OPTIONS request goes to another one too, once;
+    /// the first answer wins. Longer where responses usually take longer
     #[arg(long, env, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub hedge_after: Duration,
 
     /// What nodes are asked when they join, keep silent, or were set aside; any answer but 5xx is
-    /// good. off: nobody is asked, and nodes that were set aside are tried again by requests
+    /// good. A node whose requests timed out, or whose answer is 5xx for ever, returns by a request. off:
+    /// nobody is asked, and nodes that were set aside are tried again by requests
     #[arg(long, env, value_name = "PATH", default_value = "/health", value_parser = probe_path)]
     pub probe_path: ProbePath,
 

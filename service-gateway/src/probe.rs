@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use awc::error::{ConnectError, SendRequestError};
 use discovery::{Ejection, Endpoint, ServiceName};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, FuturesUnordered, select_all, unfold};
+use log::warn;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval};
 
@@ -24,6 +26,9 @@ const LIMIT: Duration = Duration::from_millis(800);
 /// A probe that took so much longer than its limit did not come to run in time: we are busy, and it
 /// says nothing about the node.
 const LATE: Duration = Duration::from_millis(200);
+
+/// After this time an ejected node is probed by a request although its health check has no response.
+const UNRESPONSIVE: Duration = Duration::from_secs(60);
 
 /// Nodes asked at once, at most.
 const PROBES: usize = 64;
@@ -44,6 +49,31 @@ pub(crate) struct Prober {
     /// To be asked, the most urgent first.
     waiting: VecDeque<Asked>,
     asking: HashSet<SocketAddr>,
+    /// Ejected nodes of which the log has that their health checks fail.
+    reported: HashSet<SocketAddr>,
+}
+
+/// The result of a health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    /// A response below 500. A node with a 404 has no such path, and works.
+    Passed,
+    /// A 5xx: the node is shutting down, does not work, or does not know better.
+    Failed(u16),
+    NotConnected,
+    /// No connection for want of descriptors, memory or ports on this host.
+    NotSent,
+    /// No response in time, or an invalid one.
+    NoResponse,
+}
+
+/// What follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    Nothing,
+    Uneject,
+    HalfOpen,
+    Eject(Ejection),
 }
 
 /// A node to be asked.
@@ -74,6 +104,7 @@ impl Prober {
             known: BTreeMap::new(),
             waiting: VecDeque::new(),
             asking: HashSet::new(),
+            reported: HashSet::new(),
         };
         (Suspects(sender), prober)
     }
@@ -97,7 +128,9 @@ impl Prober {
                 }
                 Some(service) = changes.next() => self.add_newcomers(gateway, &service),
                 _ = ticks.tick() => self.add_due(),
-                Some(address) = probes.next() => { self.asking.remove(&address); }
+                Some((endpoint, check, decision)) = probes.next() => {
+                    self.act(&endpoint, check, decision);
+                }
             }
             while probes.len() < PROBES
                 && let Some(asked) = self.waiting.pop_front()
@@ -109,7 +142,27 @@ impl Prober {
         }
     }
 
-    /// Whoever was set aside is back when its time is over: the next request finds out.
+    fn act(&mut self, endpoint: &Arc<Endpoint>, check: Check, decision: Decision) {
+        self.asking.remove(&endpoint.address);
+        match decision {
+            Decision::Nothing | Decision::Uneject => {}
+            Decision::Eject(why) => endpoint.eject(why),
+            Decision::HalfOpen => {
+                endpoint.half_open();
+                if check != Check::Passed && self.reported.insert(endpoint.address) {
+                    let (service, address) = (&endpoint.service, endpoint.address);
+                    let ejected = endpoint.ejected().map(Ejection::as_str);
+                    warn!(
+                        service:%, address:%, ejected, check:%;
+                        "the health check of an ejected node fails, a request has to probe it"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Whoever was set aside is back when its time is over: the next request finds out. One that timed
+    /// out is back when a single request has had a response.
     async fn run_without_asking(mut self, gateway: &Gateway) -> Infallible {
         let mut ticks = interval(self.interval);
         loop {
@@ -120,9 +173,12 @@ impl Prober {
             self.waiting.clear();
             self.add_due();
             let now = std::time::Instant::now();
-            self.waiting
-                .drain(..)
-                .for_each(|asked| asked.endpoint.restore(now));
+            for Asked { endpoint, .. } in self.waiting.drain(..) {
+                match endpoint.ejected() {
+                    Some(Ejection::Timeout) => endpoint.half_open(),
+                    _ => endpoint.restore(now),
+                }
+            }
         }
     }
 
@@ -144,6 +200,9 @@ impl Prober {
             .map(|asked| asked.endpoint.address)
             .collect();
         let all = self.known.values().flat_map(|endpoints| endpoints.iter());
+        let ejected = all.clone().filter(|e| e.ejected().is_some());
+        let ejected: HashSet<_> = ejected.map(|endpoint| endpoint.address).collect();
+        self.reported.retain(|address| ejected.contains(address));
         let due = all.filter(|e| e.trial_is_due() && !waiting.contains(&e.address));
         self.waiting
             .extend(due.map(|endpoint| Asked::new(endpoint, false)));
@@ -192,27 +251,66 @@ fn changes(gateway: &Gateway) -> BoxStream<'static, ServiceName> {
     select_all(changes).boxed()
 }
 
-/// Asks one node, and acts on what it says.
-async fn probe(client: &Client, path: &str, asked: Asked) -> SocketAddr {
+/// Checks the health of one node, and decides what follows.
+async fn probe(client: &Client, path: &str, asked: Asked) -> (Arc<Endpoint>, Check, Decision) {
     let endpoint = asked.endpoint;
     let (began, heard) = (Instant::now(), endpoint.good_answers());
-    let is_silent = || {
-        let in_time = began.elapsed() < LIMIT + LATE;
-        asked.suspected && in_time && endpoint.good_answers() == heard
-    };
     let request = client.get(format!("http://{}{path}", endpoint.address));
     let request = request.force_close(); // awc would keep it, and not notice when the node goes
-    match request.send().await {
-        // Whoever says 404 has no such path, and is well.
-        Ok(answer) if !answer.status().is_server_error() => endpoint.restore(began.into_std()),
-        // A node that is leaving says 503, and a sick one 500: both are there.
-        Ok(_) => {}
-        Err(SendRequestError::Connect(ConnectError::Io(error))) if is_local(&error) => {}
-        Err(SendRequestError::Connect(_)) => endpoint.eject(Ejection::Unreachable),
-        Err(_) if is_silent() => endpoint.eject(Ejection::Silent),
-        Err(_) => {}
+    let check = match request.send().await {
+        Ok(answer) if answer.status().is_server_error() => Check::Failed(answer.status().as_u16()),
+        Ok(_) => Check::Passed,
+        Err(SendRequestError::Connect(ConnectError::Io(error))) if is_local(&error) => {
+            Check::NotSent
+        }
+        Err(SendRequestError::Connect(_)) => Check::NotConnected,
+        Err(_) => Check::NoResponse,
+    };
+    let in_time = began.elapsed() < LIMIT + LATE;
+    let is_silent = asked.suspected && in_time && endpoint.good_answers() == heard;
+    let ejected = endpoint.ejected().zip(endpoint.ejected_for());
+    let decision = decide(ejected, check, is_silent);
+    if decision == Decision::Uneject {
+        endpoint.restore(began.into_std());
     }
-    endpoint.address
+    (endpoint, check, decision)
+}
+
+/// What follows from the health check of a node that is ejected for a reason and since a time, or not.
+///
+/// | check | up | ejected | ejected for timeouts |
+/// |---|---|---|---|
+/// | passes | it has responded | un-ejected | half-open: it may pass while requests hang |
+/// | fails with a 5xx | nothing | half-open: it may fail while requests succeed | half-open |
+/// | has no response | ejected as silent, if a request had none either | nothing; half-open after a minute | the same |
+/// | gets no connection | ejected as unreachable | nothing | nothing |
+/// | is not sent, for a reason of this host | nothing | nothing | nothing |
+///
+/// A node is half-open only when its ejection time is over: before, [`Endpoint::half_open`] does nothing.
+fn decide(ejected: Option<(Ejection, Duration)>, check: Check, is_silent: bool) -> Decision {
+    match (check, ejected) {
+        (Check::Passed, Some((Ejection::Timeout, _))) => Decision::HalfOpen,
+        (Check::Passed, _) => Decision::Uneject,
+        (Check::Failed(_), Some(_)) => Decision::HalfOpen,
+        (Check::Failed(_), None) => Decision::Nothing,
+        (Check::NoResponse, Some((_, time))) if time >= UNRESPONSIVE => Decision::HalfOpen,
+        (Check::NoResponse, None) if is_silent => Decision::Eject(Ejection::Silent),
+        (Check::NoResponse, _) => Decision::Nothing,
+        (Check::NotConnected, _) => Decision::Eject(Ejection::Unreachable),
+        (Check::NotSent, _) => Decision::Nothing,
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => f.write_str("passed"),
+            Self::Failed(status) => write!(f, "status {status}"),
+            Self::NotConnected => f.write_str("no connection"),
+            Self::NotSent => f.write_str("not sent"),
+            Self::NoResponse => f.write_str("no response"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -252,5 +350,34 @@ mod tests {
         assert_eq!(new(&[], &now), [1, 3, 4, 5, 6, 8]);
         assert_eq!(new(&now, &now), [0; 0]);
         assert_eq!(new(&now, &[endpoint(9)]), [9]);
+    }
+
+    #[test]
+    fn every_check_leads_to_what_the_table_has() {
+        use Decision::{Eject, HalfOpen, Nothing, Uneject};
+        let lately = |why| Some((why, Duration::from_secs(1)));
+        let silent = Eject(Ejection::Silent);
+        let gone = Eject(Ejection::Unreachable);
+        // Up, ejected as failing, for timeouts.
+        for (check, decisions) in [
+            (Check::Passed, [Uneject, Uneject, HalfOpen]),
+            (Check::Failed(503), [Nothing, HalfOpen, HalfOpen]),
+            (Check::NoResponse, [silent, Nothing, Nothing]),
+            (Check::NotConnected, [gone, gone, gone]),
+        ] {
+            let states = [None, lately(Ejection::Failing), lately(Ejection::Timeout)];
+            let decided = states.map(|ejected| decide(ejected, check, true));
+            assert_eq!(decided, decisions, "{check}");
+        }
+        for why in Ejection::ALL {
+            let ejected = Some((why, UNRESPONSIVE));
+            assert_eq!(decide(ejected, Check::NoResponse, true), HalfOpen);
+            assert_eq!(decide(ejected, Check::NoResponse, false), HalfOpen);
+        }
+        assert_eq!(
+            decide(None, Check::NoResponse, false),
+            Nothing,
+            "a request had a response"
+        );
     }
 }

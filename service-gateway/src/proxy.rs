@@ -1,5 +1,6 @@
 //! The way of a request to a node and of the answer back.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use discovery::{DiscoveryClient, Error, Network, Resolver, Tags};
+use discovery::{DiscoveryClient, Error, Network, Resolver, ServiceName, Tags};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -33,8 +34,10 @@ mod framing;
 mod head;
 mod headers;
 mod intake;
+mod latency;
 mod origin;
 mod outgoing;
+mod outlier;
 mod pool;
 #[cfg(test)]
 mod properties;
@@ -49,6 +52,7 @@ use answer::{SERVED_BY, SERVED_VERSION, respond};
 use budget::Budget;
 pub(crate) use forwarded::is_forwarded;
 use intake::{Cut, Intake};
+use latency::{Latencies, Latency};
 pub(crate) use origin::Origin;
 use outgoing::Outgoing;
 use pool::Pool;
@@ -71,7 +75,9 @@ pub(crate) struct Gateway {
     pub(crate) access_log: Option<Arc<AccessLog>>,
     /// Cancelled when the drain period is over and the port closes.
     pub(crate) leaving: CancellationToken,
-    budget: Budget,
+    /// The retry budget of each route's service, in the order of the routes. A service whose nodes fail
+    /// takes nothing from another one.
+    budgets: Vec<Arc<Budget>>,
     /// A permit for each byte of request bodies that may be held for a retry.
     held_bodies: Arc<Semaphore>,
     /// A permit for each connection to a node that may be open.
@@ -93,7 +99,18 @@ pub(crate) struct Worker {
     gateway: Arc<Gateway>,
     pub(crate) tally: Rc<Tally>,
     resolvers: Vec<Arc<Resolver>>,
+    /// In the order of the routes.
+    latencies: Vec<Latencies>,
     pool: Rc<Pool>,
+}
+
+/// Where a request goes: what its route and its tags lead to.
+struct Destination<'a> {
+    resolver: Arc<Resolver>,
+    budget: &'a Budget,
+    latency: &'a Latency,
+    /// The request's target without the route's prefix.
+    target: &'a str,
 }
 
 impl Gateway {
@@ -106,6 +123,7 @@ impl Gateway {
     ) -> Self {
         let mut routes = config.routes.clone();
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len())); // the longest first
+        let budgets = budgets(&routes);
         let metrics = Metrics::new(routes.iter().map(|route| &route.service));
         Self {
             routes,
@@ -115,7 +133,7 @@ impl Gateway {
             suspects,
             clients: Arc::new(Clients::new(config, descriptors.clients)),
             leaving: CancellationToken::new(),
-            budget: Budget::default(),
+            budgets,
             held_bodies: permits(config.held_bodies.0),
             upstream: permits(descriptors.upstream as u64),
             timeout: config.timeout,
@@ -134,12 +152,15 @@ impl Worker {
     pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
         let resolver = |route: &Route| gateway.discovery.resolver(&route.service, &route.tags);
         let resolvers = gateway.routes.iter().map(resolver).collect();
+        let latencies = gateway.routes.iter().map(|_| Latencies::default());
+        let latencies = latencies.collect();
         let pool = Pool::new(gateway.connect_timeout, gateway.upstream.clone());
         let tally = Rc::new(gateway.metrics.tally());
         Self {
             gateway,
             tally,
             resolvers,
+            latencies,
             pool,
         }
     }
@@ -148,6 +169,15 @@ impl Worker {
 fn permits(count: u64) -> Arc<Semaphore> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
+}
+
+/// One budget for each service, in the order of the routes.
+fn budgets(routes: &[Route]) -> Vec<Arc<Budget>> {
+    let mut services = BTreeMap::<&ServiceName, Arc<Budget>>::new();
+    let budgets = routes
+        .iter()
+        .map(|route| services.entry(&route.service).or_default().clone());
+    budgets.collect()
 }
 
 fn via() -> HeaderValue {
@@ -254,13 +284,14 @@ async fn forward(
     if headers::is_loop(request.headers(), &gateway.via) {
         return Err(Reason::Loop.because("this gateway is in the request's Via already"));
     }
-    let (resolver, rest) = resolver(worker, request, target, &mut way.served)?;
-    resolver
+    let destination = destination(worker, request, target, &mut way.served)?;
+    destination
+        .resolver
         .ready()
         .await
         .map_err(|error| Reason::NoInstance.because(error))?;
     if websocket::is_asked_for(request)? {
-        return websocket::forward(worker, request, payload, &resolver, rest, exchange, way).await;
+        return websocket::forward(worker, request, payload, &destination, exchange, way).await;
     }
     let intake = Intake::new(payload, exchange.client.clone(), gateway.max_body);
     let body = take_body(request, intake, gateway).await?;
@@ -268,11 +299,11 @@ async fn forward(
     let outgoing = Outgoing {
         request,
         client: &exchange.client,
-        target: rest,
+        target: destination.target,
         upgrade: false,
         ids: &way.ids,
     };
-    let answer = Race::new(worker, &resolver, outgoing, &body, deadline)
+    let answer = Race::new(worker, &destination, outgoing, &body, deadline)
         .run()
         .await?;
     gateway
@@ -303,22 +334,29 @@ async fn take_body(
     body.await.map_err(|cut| cut.refusal())
 }
 
-/// Who resolves this request, and the target without the route's prefix.
-fn resolver<'a>(
-    worker: &Worker,
+/// Where this request goes.
+fn destination<'a>(
+    worker: &'a Worker,
     request: &HttpRequest,
     target: &'a str,
     served: &mut Served,
-) -> Result<(Arc<Resolver>, &'a str), Refusal> {
+) -> Result<Destination<'a>, Refusal> {
     let path = request.uri().path();
-    let mut routes = worker.gateway.routes.iter().zip(&worker.resolvers);
-    let (route, resolver) = routes
-        .find(|(route, _)| route.cut(path).is_some())
+    let gateway = &worker.gateway;
+    let mut routes = gateway.routes.iter().enumerate();
+    let (number, route) = routes
+        .find(|(_, route)| route.cut(path).is_some())
         .ok_or_else(|| Reason::NoRoute.because("no route begins with this path"))?;
-    worker.gateway.metrics.went_to(served, &route.service);
-    let rest = &target[route.prefix.len()..];
+    gateway.metrics.went_to(served, &route.service);
+    let target = &target[route.prefix.len()..];
+    let mut destination = Destination {
+        resolver: worker.resolvers[number].clone(),
+        budget: &gateway.budgets[number],
+        latency: worker.latencies[number].of(target),
+        target,
+    };
     if !request.headers().contains_key(SERVICE_TAGS) {
-        return Ok((resolver.clone(), rest));
+        return Ok(destination);
     }
     let mut tags = route.tags.clone();
     for line in request.headers().get_all(SERVICE_TAGS) {
@@ -326,8 +364,8 @@ fn resolver<'a>(
             Reason::NoInstance.because(format!("{SERVICE_TAGS}: no node has all of these tags"))
         })?;
     }
-    let resolver = worker.gateway.discovery.resolver(&route.service, &tags);
-    Ok((resolver, rest))
+    destination.resolver = gateway.discovery.resolver(&route.service, &tags);
+    Ok(destination)
 }
 
 fn asked_tags(line: &HeaderValue) -> Result<Tags, Refusal> {

@@ -67,14 +67,21 @@ pub(super) async fn act(
     if let Err(detail) = admin.permit(&request) {
         return problem(StatusCode::FORBIDDEN, detail);
     }
-    let Some(endpoint) = admin.endpoint(&target) else {
-        return problem(StatusCode::NOT_FOUND, "no such node");
+    let is_known = match admin.endpoint(&target) {
+        Some(endpoint) => {
+            match target.action {
+                Action::Drain => endpoint.drain(),
+                Action::Release => endpoint.release(),
+            }
+            true
+        }
+        None => matches!(target.action, Action::Release) && admin.release_unlisted(&target),
     };
-    match target.action {
-        Action::Drain => endpoint.drain(),
-        Action::Release => endpoint.release(),
+    if is_known {
+        HttpResponse::NoContent().finish()
+    } else {
+        problem(StatusCode::NOT_FOUND, "no such node")
     }
-    HttpResponse::NoContent().finish()
 }
 
 impl Admin {
@@ -104,6 +111,17 @@ impl Admin {
         let endpoints = views.get(&service)?.as_ref()?.endpoints();
         let index = endpoints.binary_search_by_key(&address, |endpoint| endpoint.address);
         Some(endpoints[index.ok()?].clone())
+    }
+
+    /// Undrains an address where no node is registered now. Returns whether it was drained.
+    fn release_unlisted(&self, target: &Target) -> bool {
+        let (service, address) = (target.service.parse(), target.instance.parse());
+        let (Ok(service), Ok(address)) = (service, address) else {
+            return false;
+        };
+        let views = self.views();
+        let view = views.get::<ServiceName>(&service).and_then(Option::as_ref);
+        view.is_some_and(|view| view.release(address))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What there is to see, as JSON.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use discovery::{Endpoint, ServiceName, Tags, View};
@@ -31,6 +32,8 @@ pub(super) struct Service<'a> {
     /// The same by what state they are in.
     states: BTreeMap<&'static str, usize>,
     instances: Vec<Instance<'a>>,
+    /// Drained addresses where no node is registered now.
+    drained_unlisted: Vec<SocketAddr>,
 }
 
 #[derive(Serialize)]
@@ -80,6 +83,7 @@ impl<'a> Service<'a> {
             versions,
             states,
             instances: shown(endpoints, limit).map(Instance::new).collect(),
+            drained_unlisted: view.map(View::drained_unlisted).unwrap_or_default(),
         }
     }
 }

@@ -12,7 +12,7 @@ const PER_SECOND: u64 = 10_000;
 /// The most that is saved up for bad times, in thousandths.
 const SAVED: u64 = 1_000_000;
 
-/// What all requests together may spend on second attempts. When everything fails, trying
+/// What all requests to one service together may spend on second attempts. When everything fails, trying
 /// everything again would only add to what made it fail ([Google SRE, chapter 22][1]).
 ///
 /// [1]: https://sre.google/sre-book/addressing-cascading-failures/

@@ -6,18 +6,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix_web::http::Method;
-use discovery::{Ejection, Endpoint, Error, InFlight, Resolver};
+use discovery::{Endpoint, Error, InFlight, ProbeKind};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
-use super::Worker;
 use super::answer_body::AnswerBody;
 use super::attempt::{self, Failure};
 use super::head::Head;
 use super::origin::Origin;
 use super::outgoing::Outgoing;
+use super::outlier::End;
 use super::upload::ClientBody;
+use super::{Destination, Worker};
 use crate::descriptors::is_address_unavailable;
 use crate::error::{Reason, Refusal};
 use crate::metrics::Step;
@@ -34,40 +35,68 @@ pub(super) struct Answer {
 ///
 /// May it go to another node?
 ///
-/// | after | any request | if it may be repeated |
-/// |---|---|---|
-/// | no descriptor, memory or buffer for a connection on this host | no | no |
-/// | no connection, or a kept one that ended before anything was sent | yes | yes |
-/// | a connection that broke before the end of the answer's head, or no HTTP | no | yes |
-/// | a kept connection that ended before anything came | no | yes, to any node, over a new connection |
-/// | silence, and then beside the silent node, not instead of it | no | yes |
-/// | an answer, whatever its status | no | no |
+/// | after | any request | if it may be repeated | if it may be hedged |
+/// |---|---|---|---|
+/// | no descriptor, memory or buffer for a connection on this host | no | no | no |
+/// | no connection, or a kept one that ended before anything was sent | yes | yes | yes |
+/// | a connection that broke before the end of the answer's head, or no HTTP | no | yes | yes |
+/// | a kept connection that ended before anything came | no | yes, to any node, over a new connection | the same |
+/// | silence for the hedging delay, and then beside the silent node, not instead of it | no | no | yes, once |
+/// | a 5xx answer of a half-open node that this request was to probe | no | no | yes |
+/// | any other answer, whatever its status | no | no | no |
 ///
 /// It may be repeated if its method is idempotent ([RFC 9110, section 9.2.2][1]) and its body is
-/// still held. It never goes to a node twice, unless a kept connection ended, which is no fault of
+/// still held. It may be hedged if its method is safe too ([section 9.2.1][2]), since both nodes may
+/// execute it, at times that nobody controls, and if it does not ask for WebSocket. The hedging delay is
+/// `--hedge-after`, or more where [responses usually take longer](super::latency) and the silent node is
+/// neither ejected nor probed.
+///
+/// It never goes to a node twice, unless a kept connection ended, which is no fault of
 /// the node: others that were kept may end with it, so the next attempt trusts none of them. It is
 /// never sent more often than `--attempts`, and never beyond the
-/// [budget](super::budget::Budget) that all requests share, in which kept connections do not count:
-/// each of them ends only once.
+/// [budget](super::budget::Budget) that all requests to its service share, in which kept connections do
+/// not count: each of them ends only once. Nor does the second attempt of a probe, of which there is one
+/// at a time for each node.
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
+/// [2]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.1
 pub(super) struct Race<'a> {
     worker: &'a Worker,
-    resolver: &'a Resolver,
+    destination: &'a Destination<'a>,
     outgoing: Outgoing<'a>,
     body: &'a ClientBody,
     may_repeat: bool,
+    may_hedge: bool,
+    is_hedged: bool,
+    /// When it may have its hedge, `None` if that would come too late.
+    hedge_at: Option<Instant>,
+    /// Whether the next attempt is free, since the first one was a probe.
+    is_prepaid: bool,
     tried: Vec<Arc<Endpoint>>,
     attempts: usize,
     met_stale: bool,
-    running: Vec<LocalBoxFuture<'a, Finish>>,
+    running: Vec<Attempt<'a>>,
     /// When the latest attempt has been silent for too long, and when all of them have. Both wait
     /// for a body that is still being sent.
     patience: Instant,
     deadline: Instant,
 }
 
-type Finish = (InFlight, Result<(Head, AnswerBody), Failure>);
+/// An attempt that has not ended.
+struct Attempt<'a> {
+    endpoint: InFlight,
+    began: Instant,
+    response: LocalBoxFuture<'a, Sent>,
+}
+
+/// An attempt that has.
+struct Finish {
+    endpoint: InFlight,
+    began: Instant,
+    sent: Sent,
+}
+
+type Sent = Result<(Head, AnswerBody), Failure>;
 
 /// What may come before an attempt's end.
 enum Interruption {
@@ -82,39 +111,51 @@ enum Interruption {
 impl<'a> Race<'a> {
     pub(super) fn new(
         worker: &'a Worker,
-        resolver: &'a Resolver,
+        destination: &'a Destination<'a>,
         outgoing: Outgoing<'a>,
         body: &'a ClientBody,
         deadline: Instant,
     ) -> Self {
-        let may_repeat = is_idempotent(outgoing.request.method()) && body.is_held();
-        let (tried, running) = (Vec::with_capacity(1), Vec::with_capacity(1));
-        let patience = deadline;
+        let method = outgoing.request.method();
+        let may_repeat = is_idempotent(method) && body.is_held();
+        let may_hedge = may_repeat && is_safe(method) && !outgoing.upgrade;
         Self {
             worker,
-            resolver,
+            destination,
             outgoing,
             body,
             may_repeat,
-            tried,
+            may_hedge: may_hedge && worker.gateway.attempts > 1,
+            is_hedged: false,
+            hedge_at: None,
+            is_prepaid: false,
+            tried: Vec::with_capacity(1),
             attempts: 0,
             met_stale: false,
-            running,
-            patience,
+            running: Vec::with_capacity(1),
+            patience: deadline,
             deadline,
         }
     }
 
     /// Sends it until a node answers, or no other may be tried.
     pub(super) async fn run(mut self) -> Result<Answer, Refusal> {
-        self.worker.gateway.budget.earn();
+        self.destination.budget.earn();
         self.begin()?;
         loop {
             match poll_fn(|cx| self.poll_next(cx)).await {
-                Ok((endpoint, Ok((head, body)))) => {
-                    let good = !head.status.is_server_error();
-                    endpoint.answered(good);
-                    endpoint.ended(good);
+                Ok(Finish {
+                    endpoint,
+                    began,
+                    sent: Ok((head, body)),
+                }) => {
+                    let is_error = head.status.is_server_error();
+                    let report = End::Response { is_error }.report(false);
+                    report.tell(&endpoint);
+                    if is_error && endpoint.is_probe() && self.replace_probe() {
+                        continue;
+                    }
+                    self.overtake(began, is_error);
                     return Ok(Answer {
                         head,
                         body,
@@ -122,9 +163,14 @@ impl<'a> Race<'a> {
                         attempts: self.attempts,
                     });
                 }
-                Ok((endpoint, Err(failure))) => self.replace(&endpoint, failure)?,
-                Err(Interruption::Silence) => self.add_rival(),
+                Ok(Finish {
+                    endpoint,
+                    sent: Err(failure),
+                    ..
+                }) => self.replace(&endpoint, failure)?,
+                Err(Interruption::Silence) => self.wait_longer(),
                 Err(Interruption::Late) => {
+                    self.give_up();
                     return Err(self.refusal(Reason::Timeout, "no answer in time"));
                 }
                 Err(Interruption::Cut(refusal)) => {
@@ -161,51 +207,70 @@ impl<'a> Race<'a> {
         moved.map_or(time, |moved| time.max(moved + limit))
     }
 
-    /// Sends the request to a node that nothing speaks against.
+    /// Sends the request to a node that nothing speaks against, or to one that it is to probe.
     fn begin(&mut self) -> Result<(), Refusal> {
         let gateway = &self.worker.gateway;
-        let request = self.outgoing.request;
-        let client = Origin::of(request).map(|origin| origin.client(request.headers()));
-        let key = client.as_ref().map(|client| &client.key[..]);
-        let tried = &self.tried;
-        let untried = |candidate: &Endpoint| !tried.iter().any(|e| e.address == candidate.address);
-        let endpoint = match self.attempts {
-            0 => self.resolver.resolve(key),
-            _ => self.resolver.resolve_other(key, untried),
-        };
-        let endpoint = endpoint.map_err(|error: Error| self.refusal(Reason::NoInstance, error))?;
+        let endpoint = self.choose();
+        let endpoint = endpoint.map_err(|error| self.refusal(Reason::NoInstance, error))?;
         let Some(body) = self.body.send() else {
             return Err(self.refusal(Reason::BadUpstream, "the request's body is gone"));
         };
         let request = self.outgoing.to(&endpoint, body, &gateway.via);
+        let began = Instant::now();
+        if self.attempts == 0 && self.may_hedge {
+            self.is_prepaid = endpoint.is_probe();
+            self.hedge_at = self.hedging_delay(&endpoint).map(|delay| began + delay);
+        }
         self.worker.tally.count(Step::Attempt);
         self.tried.push(Arc::clone(&endpoint));
         self.attempts += 1;
-        self.patience = Instant::now() + gateway.hedge_after;
-        let answer = attempt::send(&self.worker.pool, endpoint.address, request, self.met_stale);
-        self.running
-            .push(answer.map(|answer| (endpoint, answer)).boxed_local());
+        self.patience = began + gateway.hedge_after;
+        let address = endpoint.address;
+        let response = attempt::send(&self.worker.pool, address, request, self.met_stale);
+        self.running.push(Attempt {
+            endpoint,
+            began,
+            response: response.boxed_local(),
+        });
         Ok(())
+    }
+
+    fn choose(&self) -> Result<InFlight, Error> {
+        let resolver = &self.destination.resolver;
+        let request = self.outgoing.request;
+        let client = Origin::of(request).map(|origin| origin.client(request.headers()));
+        let key = client.as_ref().map(|client| &client.key[..]);
+        if self.attempts == 0 {
+            let kind = match self.may_hedge {
+                true => ProbeKind::Hedged,
+                false => ProbeKind::Unhedged,
+            };
+            return resolver.resolve_or_probe(key, kind);
+        }
+        let tried = &self.tried;
+        let untried = |candidate: &Endpoint| !tried.iter().any(|e| e.address == candidate.address);
+        resolver.resolve_other(key, untried)
+    }
+
+    fn hedging_delay(&self, endpoint: &InFlight) -> Option<Duration> {
+        let gateway = &self.worker.gateway;
+        let (hedge_after, timeout) = (gateway.hedge_after, gateway.timeout);
+        if endpoint.is_probe() {
+            return Some(hedge_after);
+        }
+        let latency = self.destination.latency;
+        latency.hedging_delay(hedge_after, timeout)
     }
 
     /// Goes to another node in place of one that failed, or gives up if there is nobody left who
     /// could answer.
     fn replace(&mut self, failed: &InFlight, failure: Failure) -> Result<(), Refusal> {
         log::debug!(instance:% = failed.address, error = failure.detail(); "attempt failed");
-        if !matches!(failure, Failure::Stale(_) | Failure::Local(_)) {
-            failed.ended(false);
-        }
-        match failure {
-            Failure::NotConnected(_) => {
-                failed.eject(Ejection::Unreachable);
-            }
-            Failure::Local(_) => {} // which says nothing about the node
-            Failure::NoAnswer(_) if self.body.is_awaited() => {} // it waited for the client, as we do
-            Failure::NoAnswer(_) | Failure::Unclear(_) => failed.answered(false),
-            Failure::Stale(_) => {
-                self.met_stale = true;
-                self.tried.retain(|tried| tried.address != failed.address);
-            }
+        let report = End::Failed((&failure).into()).report(self.body.is_awaited());
+        report.tell(failed);
+        if matches!(failure, Failure::Stale(_)) {
+            self.met_stale = true;
+            self.tried.retain(|tried| tried.address != failed.address);
         }
         if self.permits_another(&failure) && self.begin().is_ok() {
             self.worker.tally.count(Step::Retry);
@@ -217,19 +282,74 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// Asks a silent node for its health, and another one for the answer.
-    fn add_rival(&mut self) {
+    /// Whether another node's answer is to come in place of the 5xx of a node that this request was to
+    /// probe.
+    fn replace_probe(&mut self) -> bool {
+        if !self.running.is_empty() {
+            return true;
+        }
+        let is_replaced = self.may_hedge && self.may_try_more() && self.begin().is_ok();
+        if is_replaced {
+            self.worker.tally.count(Step::Retry);
+        }
+        is_replaced
+    }
+
+    /// Has silent nodes asked for their health, and another one for the answer if it is time.
+    fn wait_longer(&mut self) {
         let gateway = &self.worker.gateway;
-        self.patience = Instant::now() + gateway.hedge_after;
+        let now = Instant::now();
+        self.patience = now + gateway.hedge_after;
         self.tried
             .iter()
             .for_each(|silent| gateway.suspects.report(silent));
-        if self.may_repeat && self.may_try_more() && self.begin().is_ok() {
+        if self.may_help(now) && self.may_try_more() && self.begin().is_ok() {
+            self.is_hedged = true;
             self.worker.tally.count(Step::Hedge);
         }
     }
 
-    fn permits_another(&self, failure: &Failure) -> bool {
+    /// Whether a hedge may be sent, and is likely to have its response before the attempts that run.
+    fn may_help(&self, now: Instant) -> bool {
+        let is_time = self.hedge_at.is_some_and(|hedge_at| hedge_at <= now);
+        let are_ejected = || self.running.iter().all(|a| a.endpoint.ejected().is_some());
+        self.may_hedge && !self.is_hedged && (is_time || are_ejected())
+    }
+
+    /// A response has come to the attempt that began then: the others are given up.
+    fn overtake(&mut self, winner_began: Instant, by_error: bool) {
+        if !self.may_hedge && self.running.is_empty() {
+            return;
+        }
+        let winner_took = winner_began.elapsed();
+        if self.may_hedge && !by_error {
+            self.destination.latency.record(winner_took);
+        }
+        let awaited = self.body.is_awaited();
+        for other in self.running.drain(..) {
+            let end = End::Overtaken {
+                waited: other.began.elapsed(),
+                winner_took,
+                by_error,
+            };
+            end.report(awaited).tell(&other.endpoint);
+        }
+    }
+
+    /// The deadline has come: all attempts are given up.
+    fn give_up(&mut self) {
+        let gateway = &self.worker.gateway;
+        let enough = gateway.hedge_after.min(gateway.timeout / 2);
+        let awaited = self.body.is_awaited();
+        for attempt in self.running.drain(..) {
+            let waited = attempt.began.elapsed();
+            End::Deadline { waited, enough }
+                .report(awaited)
+                .tell(&attempt.endpoint);
+        }
+    }
+
+    fn permits_another(&mut self, failure: &Failure) -> bool {
         match failure {
             Failure::NotConnected(_) => self.may_try_more(),
             Failure::Local(error) => is_address_unavailable(error) && self.may_try_more(),
@@ -239,12 +359,11 @@ impl<'a> Race<'a> {
         }
     }
 
-    fn may_try_more(&self) -> bool {
-        let gateway = &self.worker.gateway;
-        if self.attempts >= gateway.attempts {
+    fn may_try_more(&mut self) -> bool {
+        if self.attempts >= self.worker.gateway.attempts {
             return false;
         }
-        let allowed = gateway.budget.spend();
+        let allowed = std::mem::take(&mut self.is_prepaid) || self.destination.budget.spend();
         if !allowed {
             self.worker.tally.count(Step::BudgetRefusal);
         }
@@ -260,26 +379,32 @@ impl<'a> Race<'a> {
 }
 
 /// What became of the first attempt to end, of the few that are running.
-fn poll_finish(
-    running: &mut Vec<LocalBoxFuture<'_, Finish>>,
-    cx: &mut Context<'_>,
-) -> Poll<Finish> {
+fn poll_finish(running: &mut Vec<Attempt<'_>>, cx: &mut Context<'_>) -> Poll<Finish> {
     for number in 0..running.len() {
-        if let Poll::Ready(finish) = running[number].poll_unpin(cx) {
-            drop(running.swap_remove(number));
-            return Poll::Ready(finish);
+        if let Poll::Ready(sent) = running[number].response.poll_unpin(cx) {
+            let Attempt {
+                endpoint, began, ..
+            } = running.swap_remove(number);
+            return Poll::Ready(Finish {
+                endpoint,
+                began,
+                sent,
+            });
         }
     }
     Poll::Pending
 }
 
+/// Whether the method is safe ([RFC 9110, section 9.2.1][1]); TRACE is not for gateways.
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.1
+fn is_safe(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS].contains(method)
+}
+
+/// Whether the method is idempotent ([RFC 9110, section 9.2.2][1]).
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
 pub(super) fn is_idempotent(method: &Method) -> bool {
-    [
-        Method::GET,
-        Method::HEAD,
-        Method::PUT,
-        Method::DELETE,
-        Method::OPTIONS,
-    ]
-    .contains(method)
+    is_safe(method) || [Method::PUT, Method::DELETE].contains(method)
 }

@@ -11,7 +11,7 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UP
 use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
-use discovery::{InFlight, Resolver};
+use discovery::InFlight;
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::AsyncWriteExt;
@@ -27,7 +27,7 @@ use super::download::Idle;
 use super::outgoing::Outgoing;
 use super::race::Race;
 use super::upload::ClientBody;
-use super::{Way, Worker};
+use super::{Destination, Way, Worker};
 use crate::client::Exchange;
 use crate::error::{Reason, Refusal};
 
@@ -74,8 +74,7 @@ pub(super) async fn forward(
     worker: &Worker,
     request: &HttpRequest,
     payload: Payload,
-    resolver: &Resolver,
-    target: &str,
+    destination: &Destination<'_>,
     exchange: Exchange,
     way: &mut Way,
 ) -> Result<HttpResponse, Refusal> {
@@ -84,11 +83,11 @@ pub(super) async fn forward(
     let outgoing = Outgoing {
         request,
         client: &exchange.client,
-        target,
+        target: destination.target,
         upgrade: true,
         ids: &way.ids,
     };
-    let answer = Race::new(worker, resolver, outgoing, &body, deadline)
+    let answer = Race::new(worker, destination, outgoing, &body, deadline)
         .run()
         .await?;
     let metrics = &worker.gateway.metrics;

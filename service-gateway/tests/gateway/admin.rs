@@ -315,6 +315,35 @@ async fn a_drained_node_gets_no_request_until_it_is_released() {
 }
 
 #[actix_web::test]
+async fn a_node_that_registers_at_a_drained_address_is_drained() {
+    let upstream = Upstream::saying("hi").await;
+    let mut gateway = Gateway::with("--admin-actions", &[&upstream]).await;
+    gateway.knows(1).await;
+    let host = gateway.admin;
+    let token = token(&gateway, &host.to_string()).await;
+    let headers = format!("host: {host}\r\nx-admin-token: {token}\r\n");
+    let address = upstream.address;
+    assert_eq!(act(&gateway, address, "drain", &headers).await, 204);
+    for tags in ["", "version=v2"] {
+        gateway.forget_nodes();
+        gateway.knows(0).await;
+        let unlisted = gateway.service().await["drained_unlisted"].clone();
+        assert_eq!(unlisted, serde_json::json!([address.to_string()]));
+        assert_eq!(act(&gateway, address, "drain", &headers).await, 404);
+        gateway.join("test", address, tags).await;
+        gateway.knows(1).await;
+        gateway.get("/").await.is_refused(503, "no_instance", 0);
+    }
+    gateway.forget_nodes();
+    gateway.knows(0).await;
+    assert_eq!(act(&gateway, address, "release", &headers).await, 204);
+    assert_eq!(act(&gateway, address, "release", &headers).await, 404);
+    gateway.join("test", address, "").await;
+    gateway.knows(1).await;
+    gateway.get("/").await.is_ok("hi");
+}
+
+#[actix_web::test]
 async fn actions_are_refused_without_the_flag() {
     let upstream = Upstream::saying("hi").await;
     let gateway = Gateway::of(&[&upstream]).await;

@@ -222,6 +222,23 @@ async fn further_attempts_end_with_the_budget_and_that_is_counted_once() {
 }
 
 #[actix_web::test]
+async fn each_service_has_a_budget_of_its_own() {
+    let refusing: Vec<_> = (0..60).map(|_| Refusing::new()).collect();
+    let nodes: Vec<_> = refusing.iter().map(|node| (node.address, "")).collect();
+    let flags = "--attempts 100 --route /one=test,/other=other";
+    let mut gateway = Gateway::before(flags, &nodes[..30]).await;
+    for (address, _) in &nodes[30..] {
+        gateway.join("other", *address, "").await;
+    }
+    gateway.knows(60).await;
+    let mut made = Vec::new();
+    for target in ["/one", "/other"] {
+        made.push(attempts(&gateway.get(target).await));
+    }
+    assert!(made.iter().all(|made| *made >= 11), "{made:?}");
+}
+
+#[actix_web::test]
 async fn a_node_that_cannot_be_reached_in_time_counts_as_refusing() {
     let (full, upstream) = (Full::new().await, Upstream::answering(OK).await);
     let nodes = [full.address, upstream.address];

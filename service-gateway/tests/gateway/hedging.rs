@@ -15,7 +15,7 @@ async fn silent() -> Upstream {
 
 #[actix_web::test]
 async fn another_node_is_asked_beside_one_that_keeps_silent() {
-    for method in ["GET", "PUT"] {
+    for method in ["GET", "OPTIONS"] {
         let (silent, upstream) = (silent().await, Upstream::answering(OK).await);
         let gateway = Gateway::with("--hedge-after 100ms", &[&silent, &upstream]).await;
         let mut client = gateway.connect().await;
@@ -66,12 +66,19 @@ async fn a_slow_answer_is_not_cut_off_for_the_node_that_was_asked_beside() {
 }
 
 #[actix_web::test]
-async fn what_may_not_be_repeated_waits_for_its_node() {
+async fn what_is_not_safe_is_never_hedged() {
     let large = "x".repeat((64 << 10) + 1);
     let nodes = [silent().await, silent().await];
     let flags = "--hedge-after 50ms --timeout 300ms";
     let gateway = Gateway::with(flags, &nodes.each_ref()).await;
-    for (method, body) in [("POST", "body"), ("PATCH", ""), ("PUT", large.as_str())] {
+    for (method, body) in [
+        ("POST", "body"),
+        ("PATCH", ""),
+        ("PUT", "body"),
+        ("PUT", large.as_str()),
+        ("DELETE", ""),
+        ("GET", large.as_str()),
+    ] {
         let before = nodes[0].count() + nodes[1].count();
         let mut client = gateway.connect().await;
         client.send_with_body(method, "/", body).await;
@@ -82,14 +89,27 @@ async fn what_may_not_be_repeated_waits_for_its_node() {
 }
 
 #[actix_web::test]
-async fn nodes_are_asked_one_beside_the_other_as_often_as_allowed() {
-    for attempts in [1, 2, 3] {
+async fn a_websocket_handshake_is_never_hedged() {
+    let nodes = [silent().await, silent().await];
+    let flags = "--hedge-after 50ms --timeout 300ms";
+    let gateway = Gateway::with(flags, &nodes.each_ref()).await;
+    let mut client = gateway.connect().await;
+    let fields = "host: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    client.send(format!("GET / HTTP/1.1\r\n{fields}")).await;
+    let answer = client.answer("GET").await;
+    answer.is_refused(504, "timeout", 1);
+    assert_eq!(nodes[0].count() + nodes[1].count(), 1);
+}
+
+#[actix_web::test]
+async fn a_request_has_one_hedge_at_most() {
+    for (attempts, sent) in [(1, 1), (2, 2), (3, 2), (9, 2)] {
         let nodes = [silent().await, silent().await, silent().await];
         let flags = format!("--attempts {attempts} --hedge-after 50ms --timeout 500ms");
         let gateway = Gateway::with(&flags, &nodes.each_ref()).await;
         let answer = gateway.get("/").await;
-        answer.is_refused(504, "timeout", attempts);
+        answer.is_refused(504, "timeout", sent);
         let asked = nodes.iter().filter(|node| node.count() == 1).count();
-        assert_eq!(asked as u64, attempts, "each of them once");
+        assert_eq!(asked as u64, sent, "each of them once");
     }
 }

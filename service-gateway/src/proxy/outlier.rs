@@ -1,0 +1,168 @@
+//! What the end of an attempt reports about its node.
+//!
+//! | an attempt | reports |
+//! |---|---|
+//! | has a response below 500 | a success |
+//! | has a 5xx response | a failure |
+//! | gets no connection | a connect failure, which ejects at once |
+//! | gets none for want of descriptors, memory or ports on this host | nothing |
+//! | breaks before the end of the response's head, or gets no HTTP | a failure |
+//! | gets a response that can be read in two ways | a failure |
+//! | finds that a pooled connection was closed before reuse | nothing |
+//! | has no response at the deadline, and had the hedging delay for it | a timeout |
+//! | has no response at the deadline, and began shortly before | nothing |
+//! | has no response when another attempt has one below 500 in half the time or less | a timeout |
+//! | has no response when another attempt has one after more time, or a 5xx | nothing |
+//! | is given up since the client left or broke its body off | nothing |
+//!
+//! A node that waits for the rest of the client's body is not at fault: its attempt counts among the
+//! node's failures if it broke, and does not lead to an ejection.
+//!
+//! A lost hedge is no evidence by itself: where all nodes are slow, the first attempt has its response
+//! first, and where all of them wait for the same event, all respond at once. `discovery/src/ejection.rs` has what follows from several reports in a row.
+
+use std::time::Duration;
+
+use discovery::{Ejection, InFlight};
+
+use super::attempt::Failure;
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    Response {
+        is_error: bool,
+    },
+    Failed(FailureKind),
+    Deadline {
+        waited: Duration,
+        enough: Duration,
+    },
+    Overtaken {
+        waited: Duration,
+        winner_took: Duration,
+        by_error: bool,
+    },
+}
+
+/// The kind of a [`Failure`], without its details.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum FailureKind {
+    NotConnected,
+    Local,
+    NoAnswer,
+    Stale,
+    Unclear,
+}
+
+/// What it reports about the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    Success,
+    Failure,
+    Timeout,
+    ConnectFailure,
+    /// A failure that was not the node's.
+    Excused,
+    Nothing,
+}
+
+impl End {
+    pub(super) fn report(self, node_awaits_client: bool) -> Report {
+        match self {
+            Self::Response { is_error: false } => Report::Success,
+            Self::Response { is_error: true } => Report::Failure,
+            Self::Failed(FailureKind::NotConnected) => Report::ConnectFailure,
+            Self::Failed(FailureKind::NoAnswer) if node_awaits_client => Report::Excused,
+            Self::Failed(FailureKind::NoAnswer | FailureKind::Unclear) => Report::Failure,
+            Self::Failed(FailureKind::Local | FailureKind::Stale) => Report::Nothing,
+            Self::Deadline { .. } | Self::Overtaken { .. } if node_awaits_client => Report::Nothing,
+            Self::Deadline { waited, enough } if waited >= enough => Report::Timeout,
+            Self::Overtaken {
+                waited,
+                winner_took,
+                by_error: false,
+            } if waited >= winner_took * 2 => Report::Timeout,
+            Self::Deadline { .. } | Self::Overtaken { .. } => Report::Nothing,
+        }
+    }
+}
+
+impl From<&Failure> for FailureKind {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::NotConnected(_) => Self::NotConnected,
+            Failure::Local(_) => Self::Local,
+            Failure::NoAnswer(_) => Self::NoAnswer,
+            Failure::Stale(_) => Self::Stale,
+            Failure::Unclear(_) => Self::Unclear,
+        }
+    }
+}
+
+impl Report {
+    /// Counts it for the node.
+    pub(super) fn tell(self, node: &InFlight) {
+        match self {
+            Self::Success => node.answered(true),
+            Self::Failure => node.answered(false),
+            Self::Timeout => node.timed_out(),
+            Self::ConnectFailure => node.eject(Ejection::Unreachable),
+            Self::Excused => {}
+            Self::Nothing => return,
+        }
+        node.ended(self == Self::Success);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn every_end_reports_what_the_table_has() {
+        let deadline = |waited| End::Deadline {
+            waited,
+            enough: SECOND,
+        };
+        let overtaken = |waited, by_error| End::Overtaken {
+            waited,
+            winner_took: SECOND,
+            by_error,
+        };
+        let response = |is_error| End::Response { is_error };
+        // Without and with a node that waits for the client.
+        for (end, reports) in [
+            (response(false), [Report::Success; 2]),
+            (response(true), [Report::Failure; 2]),
+            (
+                End::Failed(FailureKind::NotConnected),
+                [Report::ConnectFailure; 2],
+            ),
+            (
+                End::Failed(FailureKind::NoAnswer),
+                [Report::Failure, Report::Excused],
+            ),
+            (End::Failed(FailureKind::Unclear), [Report::Failure; 2]),
+            (End::Failed(FailureKind::Local), [Report::Nothing; 2]),
+            (End::Failed(FailureKind::Stale), [Report::Nothing; 2]),
+            (deadline(SECOND), [Report::Timeout, Report::Nothing]),
+            (deadline(SECOND / 2), [Report::Nothing; 2]),
+            (
+                overtaken(SECOND * 2, false),
+                [Report::Timeout, Report::Nothing],
+            ),
+            (overtaken(SECOND * 2, true), [Report::Nothing; 2]),
+            (overtaken(SECOND * 3 / 2, false), [Report::Nothing; 2]),
+            (overtaken(SECOND * 3 / 2, true), [Report::Nothing; 2]),
+        ] {
+            assert_eq!(
+                [false, true].map(|awaits| end.report(awaits)),
+                reports,
+                "{end:?}"
+            );
+        }
+    }
+}
