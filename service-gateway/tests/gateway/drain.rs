@@ -47,7 +47,7 @@ async fn an_idle_connection_does_not_delay_the_end() {
 
 #[actix_web::test]
 async fn a_successor_can_listen_on_shared_ports_only() {
-    let shared = Program::start(&["--reuse-port"]).await;
+    let mut shared = Program::start(&["--reuse-port"]).await;
     let (address, admin) = (shared.address.to_string(), shared.admin.to_string());
     let flags = ["--listen", &address, "--admin-listen", &admin];
     let (code, line) = run(&[&flags[..], &["--registry", "memory:"]].concat()).await;
@@ -58,7 +58,8 @@ async fn a_successor_can_listen_on_shared_ports_only() {
 
     let successor = Program::start(&[&flags[..], &["--reuse-port"]].concat()).await;
     assert_eq!(successor.address, shared.address);
-    drop(shared);
+    shared.signal("TERM").await;
+    assert_eq!(shared.ends().await.code(), Some(0));
     let mut client = Wire::connect(successor.address).await;
     client.get("/").await.is_refused(404, "no_route", 0);
     assert!(has_status(&successor, "/health", 200).await);
