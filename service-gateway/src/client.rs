@@ -12,20 +12,21 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::io::poll_read_buf;
 
 use crate::Config;
 use crate::alarm::Alarm;
 use crate::error::Reason;
-use crate::head_refusal::{FirstLine, HeadRefusals, reason_of, written_by_parser};
+use crate::head_refusal::{FirstLine, HeadRefusals, MAX_HEAD_BYTES, reason_of, written_by_parser};
 
 /// What is left of a body that nobody wants is read for so long, so that the answer is not lost.
 const REST: Duration = Duration::from_secs(2);
@@ -40,9 +41,20 @@ const READ_PER_SECOND: u32 = 4 << 10;
 /// place.
 const OVER_LIMIT_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The most that is read before what was read is looked at, in bytes. actix would read 128 KiB first, and
-/// keep a buffer of that size for as long as the connection lasts.
-const READ_BYTES: usize = 16 << 10;
+/// The maximum number of bytes read before actix decodes them, and read ahead of the consumer of a
+/// request's body or of the end of a response. actix alone would read 128 KiB, whether or not they are
+/// consumed, and keep a buffer of that size for as long as the connection lasts.
+const READ_BYTES: usize = 8 << 10;
+
+/// The same once a request has more than [`BULK_BYTES`]: larger reads cost less time and more memory.
+const BULK_READ_BYTES: usize = 16 << 10;
+
+/// A request of more bytes is read with [`BULK_READ_BYTES`].
+const BULK_BYTES: usize = 128 << 10;
+
+/// A head may be too large if more bytes than this were received since the last one. Some of its bytes
+/// may have been received before: a few times [`BULK_READ_BYTES`].
+const LARGE_HEAD_BYTES: usize = MAX_HEAD_BYTES / 2;
 
 /// How long a client has to see that its connection ends.
 const LINGER: Duration = Duration::from_millis(500);
@@ -83,6 +95,15 @@ pub(crate) struct Client {
     awaited: Cell<Awaited>,
     /// Whether more of a request's body is to come.
     has_more_body: Cell<bool>,
+    /// Bytes read since actix last decoded, or since the consumer of the request's body last waited.
+    read: Cell<usize>,
+    /// Bytes read since the last request began: of its body, and of the next head.
+    request_bytes: Cell<usize>,
+    /// Whether reading ahead is limited: the request's body has a consumer, or the
+    /// request has no body and is being answered.
+    is_paced: Cell<bool>,
+    /// The connection's task, while reading is paused.
+    paused: Cell<Option<Waker>>,
     /// When the head began that is awaited or answered.
     head_began: Cell<Instant>,
     first_line: Cell<FirstLine>,
@@ -117,8 +138,6 @@ pub(crate) struct ClientStream {
     patience: Duration,
     /// When it is closed whatever still comes, once it is being closed.
     closed_by: Option<Instant>,
-    /// How many bytes were read since the reader last had to wait.
-    read: usize,
     /// The rest of the response that goes out in place of actix's own.
     farewell: Option<Bytes>,
     alarm: Alarm,
@@ -129,6 +148,8 @@ pub(crate) struct Exchange {
     pub(crate) client: Rc<Client>,
     /// There were enough without this one, or connections enough without its own.
     pub(crate) is_surplus: bool,
+    /// Whether the size of the request's head has to be checked.
+    pub(crate) may_have_large_head: bool,
 }
 
 impl Clients {
@@ -190,6 +211,10 @@ impl Client {
             is_surplus,
             awaited: Cell::new(Awaited::Head(now + head)),
             has_more_body: Cell::new(false),
+            read: Cell::new(0),
+            request_bytes: Cell::new(0),
+            is_paced: Cell::new(false),
+            paused: Cell::new(None),
             head_began: Cell::new(now),
             first_line: Cell::default(),
             is_flushed: Cell::new(true),
@@ -203,6 +228,8 @@ impl Client {
 
     /// A request has come, and is being answered from now on.
     pub(crate) fn begin(self: &Rc<Self>, has_body: bool) -> Exchange {
+        self.read.set(0);
+        self.is_paced.set(!has_body);
         self.awaited.set(Awaited::Nothing);
         self.has_more_body.set(has_body);
         self.first_line.take();
@@ -210,6 +237,7 @@ impl Client {
         let others = self.all.in_flight.fetch_add(1, Ordering::Relaxed);
         Exchange {
             is_surplus: self.is_surplus || others >= self.all.max_in_flight,
+            may_have_large_head: self.request_bytes.replace(0) > LARGE_HEAD_BYTES,
             client: self.clone(),
         }
     }
@@ -228,9 +256,54 @@ impl Client {
     /// The request's body has been read to its end.
     pub(crate) fn body_ended(&self) {
         self.has_more_body.set(false);
+        self.resume_reading();
+    }
+
+    /// The request's body has a consumer from now on: nothing more is read before it waits.
+    pub(crate) fn pace_reading(&self) {
+        self.is_paced.set(true);
+        self.read.set(READ_BYTES);
+    }
+
+    /// The request's body has no consumer any more. What is left of it is read to be discarded.
+    pub(crate) fn body_dropped(&self) {
+        if self.has_more_body.get() {
+            self.is_paced.set(false);
+            self.resume_reading();
+        }
+    }
+
+    /// Permits to read on: the consumer has all that was decoded.
+    pub(crate) fn resume_reading(&self) {
+        self.read.set(0);
+        if let Some(task) = self.paused.take() {
+            task.wake();
+        }
+    }
+
+    /// Returns the number of bytes that may be read now.
+    fn read_room(&self) -> usize {
+        let limit = if self.request_bytes.get() > BULK_BYTES {
+            BULK_READ_BYTES
+        } else {
+            READ_BYTES
+        };
+        limit.saturating_sub(self.read.get())
+    }
+
+    /// Has actix decode what was read. Reading goes on afterwards, or when it is resumed.
+    fn pause_reading(&self, cx: &Context<'_>) {
+        if self.is_paced.get() {
+            self.paused.set(Some(cx.waker().clone()));
+        } else {
+            self.read.set(0);
+            cx.waker().wake_by_ref();
+        }
     }
 
     fn answered(&self) {
+        self.is_paced.set(false);
+        self.resume_reading();
         let now = Instant::now();
         self.awaited.set(match self.has_more_body.get() {
             true => Awaited::Rest(now + REST),
@@ -238,10 +311,13 @@ impl Client {
         });
     }
 
-    fn sent(&self, bytes: &[u8]) {
+    fn received(&self, bytes: &[u8]) {
         if bytes.is_empty() {
             return; // the end
         }
+        self.read.set(self.read.get() + bytes.len());
+        self.request_bytes
+            .set(self.request_bytes.get() + bytes.len());
         let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let more = Duration::from_secs(1) * count / BYTES_PER_SECOND;
         self.awaited.set(match self.awaited.get() {
@@ -313,7 +389,6 @@ impl ClientStream {
             farewell: None,
             unread_since: None,
             closed_by: None,
-            read: 0,
             alarm: Alarm::default(),
         }
     }
@@ -431,23 +506,25 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read >= READ_BYTES {
-            self.read = 0;
-            cx.waker().wake_by_ref(); // there may be more
+        let room = self.client.read_room();
+        if room == 0 {
+            self.client.pause_reading(cx);
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        match read {
-            Poll::Ready(_) => {
-                self.read += buffer.filled().len() - before;
-                self.client.sent(&buffer.filled()[before..]);
+        let stream = Pin::new(&mut self.stream);
+        let read = if buffer.remaining() > room {
+            poll_read_buf(stream, cx, &mut (&mut *buffer).limit(room)).map_ok(drop)
+        } else {
+            stream.poll_read(cx, buffer)
+        };
+        if read.is_pending() {
+            if !self.client.is_paced.get() {
+                self.client.read.set(0); // actix has decoded what it has
             }
-            Poll::Pending => {
-                self.read = 0;
-                return self.poll_silence(cx);
-            }
+            return self.poll_silence(cx);
         }
+        self.client.received(&buffer.filled()[before..]);
         read
     }
 }

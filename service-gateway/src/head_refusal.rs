@@ -8,18 +8,25 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use actix_http::RequestHead;
 use actix_http::error::ParseError;
 use bytes::Bytes;
 use httparse::Status;
 use tokio::time::Instant;
 
 use crate::access_log::{self, AccessLog, Line};
-use crate::error::Reason;
+use crate::error::{Reason, Refusal};
 use crate::metrics::{Served, Tally};
 use crate::proxy::new_request_id;
 
 /// The longest target that actix-http takes, in bytes: the limit of `http::Uri`.
 const MAX_TARGET_BYTES: usize = u16::MAX as usize - 1;
+
+/// The maximum size of a request's head in bytes. actix-http checks it only while a head is incomplete.
+pub(crate) const MAX_HEAD_BYTES: usize = 128 << 10;
+
+/// The maximum size of a registered method in bytes.
+const MAX_METHOD_BYTES: usize = 24;
 
 /// Answers, counts and logs the refusals of one worker.
 pub(crate) struct HeadRefusals {
@@ -85,12 +92,27 @@ impl FirstLine {
             _ => bytes,
         };
         let end = bytes.iter().position(|byte| *byte == b'\n');
+        if self.bytes == 0 && end.is_none() && !may_begin_line(bytes) {
+            self.is_whole = true;
+            return;
+        }
         self.bytes += end.unwrap_or(bytes.len());
         self.is_whole = end.is_some();
     }
 
     fn is_too_long(self) -> bool {
         self.bytes > MAX_TARGET_BYTES
+    }
+}
+
+/// Whether a first line may begin with these bytes: with a method and a space. Of a pipelined head the
+/// first bytes may have been received together with an earlier request, so that these are later ones.
+fn may_begin_line(bytes: &[u8]) -> bool {
+    let start = &bytes[..bytes.len().min(MAX_METHOD_BYTES)];
+    let is_letter = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'-';
+    match start.iter().position(|byte| !is_letter(byte)) {
+        Some(end) => end > 0 && start[end] == b' ',
+        None => bytes.len() < MAX_METHOD_BYTES,
     }
 }
 
@@ -111,6 +133,22 @@ pub(crate) fn written_by_parser(bytes: &[u8], line: FirstLine) -> Option<Reason>
         Some(431) => Some(Reason::HeadTooLarge),
         _ => None,
     }
+}
+
+/// Checks the size of a head that the parser has accepted because its last bytes were received at once.
+/// Optional whitespace is not counted.
+///
+/// # Errors
+/// If it exceeds [`MAX_HEAD_BYTES`].
+pub(crate) fn check_size(head: &RequestHead) -> Result<(), Refusal> {
+    let line = head.method.as_str().len() + head.uri.to_string().len() + "  HTTP/1.1\r\n".len();
+    let fields = head.headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ":\r\n".len());
+    let bytes = line + fields.sum::<usize>() + "\r\n".len();
+    if bytes > MAX_HEAD_BYTES {
+        return Err(Reason::HeadTooLarge.because(detail(Reason::HeadTooLarge)));
+    }
+    Ok(())
 }
 
 /// The reason for which the parser ended a connection.
@@ -164,6 +202,17 @@ mod tests {
             bad[..bad.len() - 1].to_owned(),
         ] {
             assert_eq!(reason(&other, short), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_middle_of_a_pipelined_head_is_no_first_line() {
+        let target = [b'a'; 70_000];
+        for start in [&b"GET /"[..], b"G", b"M-SEARCH /", b"\r\nPUT /"] {
+            assert!(line(&[start, b" ", &target]).is_too_long());
+        }
+        for start in [&b"xyz"[..], b"x: y", b"/index", b" y", &[b'A'; 100]] {
+            assert!(!line(&[start, &target]).is_too_long(), "{start:?}");
         }
     }
 

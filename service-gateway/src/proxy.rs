@@ -19,6 +19,7 @@ use crate::access_log::{self, AccessLog, Line, Logged};
 use crate::client::{Client, Clients, Exchange};
 use crate::descriptors::Descriptors;
 use crate::error::{ATTEMPTS, Reason, Refusal};
+use crate::head_refusal;
 use crate::metrics::{Metrics, Served, Tally};
 use crate::probe::Suspects;
 use crate::{Config, Route};
@@ -278,6 +279,9 @@ async fn forward(
     let gateway = &worker.gateway;
     if exchange.is_surplus {
         return Err(Reason::Overloaded.because("as many requests as allowed are in flight"));
+    }
+    if exchange.may_have_large_head {
+        head_refusal::check_size(request.head())?;
     }
     let target = target::origin_form(request.method(), request.uri())?;
     target::check_host(request.headers())?;

@@ -7,16 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
-use actix_http::{HttpService, KeepAlive};
+use actix_http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use actix_http::{HttpService, KeepAlive, Payload, Request};
 use actix_service::{Service, ServiceFactoryExt, apply_fn_factory, map_config};
 use actix_web::dev::{AppConfig, Server, fn_service};
 use actix_web::{App, web};
+use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use crate::Config;
 use crate::client::ClientStream;
 use crate::head_refusal::HeadRefusals;
 use crate::proxy::{Gateway, Origin, Worker, proxy};
+
+/// The fields of a request with a larger body are detached, in bytes.
+const SMALL_BODY_BYTES: u64 = 4 << 10;
 
 /// Serves the proxy port. The same as actix's `HttpServer` does it, but that it hands out no
 /// connection before the guard is around it. All workers together accept `max_connections`, those over
@@ -64,7 +69,15 @@ pub(crate) fn serve_proxy(
                     data.insert(Origin::new(peer.ip(), &trust));
                 }
             })
-            .h1(map_config(app, |()| AppConfig::default()));
+            .h1(apply_fn_factory(
+                map_config(app, |()| AppConfig::default()),
+                |mut request: Request, app| {
+                    if !matches!(request.payload(), Payload::None) {
+                        detach_fields(&mut request.head_mut().headers);
+                    }
+                    app.call(request)
+                },
+            ));
         let served = apply_fn_factory(http, |(stream, peer): (ClientStream, _), http| {
             let client = stream.client();
             let served = http.call((stream, peer));
@@ -73,4 +86,23 @@ pub(crate) fn serve_proxy(
         fn_service(guard).and_then(served)
     };
     Ok(builder.listen("proxy", listener, factory)?.run())
+}
+
+/// Copies the values of a request's fields, unless its body is small. As actix decodes them, they share
+/// the read buffer's memory with the beginning of the body, and would keep all of it until the response.
+fn detach_fields(headers: &mut HeaderMap) {
+    let length = headers.get(CONTENT_LENGTH).map(HeaderValue::to_str);
+    let length = length.and_then(|length| length.ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length <= SMALL_BODY_BYTES) {
+        return;
+    }
+    let size = headers.iter().map(|(_, value)| value.len()).sum();
+    let mut copies = BytesMut::with_capacity(size);
+    headers.retain(|_, value| {
+        copies.extend_from_slice(value.as_bytes());
+        if let Ok(copy) = HeaderValue::from_maybe_shared(copies.split().freeze()) {
+            *value = copy;
+        }
+        true
+    });
 }

@@ -1,14 +1,14 @@
 //! Request bodies that the gateway holds for a retry.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::rt;
 use service_runtime::descriptors::raise_limit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::Verdict;
@@ -33,12 +33,14 @@ pub(crate) async fn held_bodies() -> anyhow::Result<Verdict> {
         "2m",
         "--hedge-after",
         "2m",
+        "--connect-timeout",
+        "30s",
         "--probe-path",
         "off",
     ];
     let system = System::around(Etcd::start().await, &[], &flags).await?;
     let received = Rc::new(Cell::new(0));
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = listen()?;
     let node = listener.local_addr()?;
     let taking = rt::spawn(take(listener, received.clone()));
     system.put_node(&node.to_string()).await;
@@ -55,6 +57,13 @@ pub(crate) async fn held_bodies() -> anyhow::Result<Verdict> {
     Ok(Verdict::new(usage.peak <= MEMORY)
         .note(format!("{REQUESTS} bodies of {} KiB", BODY_BYTES >> 10))
         .note(format!("{:.0} MiB at most", usage.peak)))
+}
+
+/// A listener whose backlog has room for all requests at once.
+fn listen() -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    socket.listen(REQUESTS as u32)
 }
 
 /// Reads from each connection without end, and counts the bytes, those of heads included.

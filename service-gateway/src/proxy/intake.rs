@@ -38,6 +38,9 @@ pub(super) enum Cut {
 
 impl Intake {
     pub(super) fn new(payload: Payload, client: Rc<Client>, allowed: u64) -> Self {
+        if !matches!(payload, Payload::None) {
+            client.pace_reading();
+        }
         Self {
             payload,
             patience: client.pause(),
@@ -59,6 +62,7 @@ impl Intake {
                 Poll::Ready(Some(Ok(piece))) if piece.is_empty() => {}
                 Poll::Ready(piece) => break piece,
                 Poll::Pending => {
+                    self.client.resume_reading();
                     ready!(self.client.poll_over(asked + self.patience, cx));
                     return Poll::Ready(Err(Cut::TooSlow));
                 }
@@ -83,6 +87,12 @@ impl Intake {
         let patience = self.patience.saturating_sub(asked.elapsed()) + earned;
         self.patience = patience.min(self.client.pause());
         Ok(())
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.client.body_dropped();
     }
 }
 

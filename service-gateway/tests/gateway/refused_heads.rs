@@ -48,6 +48,61 @@ async fn a_refused_head_is_a_problem_with_a_request_id() {
     }
 }
 
+/// Heads of more than 128 KiB, each with the number of bytes written at a time.
+fn oversized_heads() -> impl Iterator<Item = (String, usize)> {
+    let sizes = [132, 140, 145, 160, 200, 300].map(|kib| kib << 10);
+    let writes = [1000, 8 << 10, 20_000, 64 << 10, usize::MAX];
+    let heads = sizes.map(|size| {
+        let (long, last) = ("x".repeat(size / 2), "y".repeat(size / 2));
+        format!("GET / HTTP/1.1\r\nhost: test\r\nx: {long}\r\ny: {last}\r\n\r\n")
+    });
+    let with_writes = move |head: String| writes.map(|write| (head.clone(), write));
+    heads.into_iter().flat_map(with_writes)
+}
+
+/// However its bytes arrive, also behind a request that is still being answered.
+#[actix_web::test]
+async fn a_head_beyond_the_limit_is_always_refused() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let good = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+    for (head, write) in oversized_heads() {
+        for pipelined in [0, 1, 3] {
+            for _ in 0..4 {
+                let mut client = gateway.connect().await;
+                let bytes = good.repeat(pipelined) + &head;
+                for piece in bytes.as_bytes().chunks(write) {
+                    if client.try_send(piece).await.is_err() {
+                        break; // the response comes before the end of the head
+                    }
+                }
+                for _ in 0..pipelined {
+                    client.answer("GET").await.is_ok("hi");
+                }
+                let status = client.answer("GET").await.status();
+                assert_eq!(status, 431, "{} bytes by {write}", head.len());
+            }
+        }
+    }
+    assert_eq!(upstream.count(), 480, "pipelined requests only");
+}
+
+#[actix_web::test]
+async fn a_head_within_the_limit_is_taken() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let long = "x".repeat(127 << 10);
+    for _ in 0..20 {
+        let mut client = gateway.connect().await;
+        for _ in 0..2 {
+            client
+                .ask("GET", "/", &format!("x: {long}\r\n"))
+                .await
+                .is_ok("hi");
+        }
+    }
+}
+
 #[actix_web::test]
 async fn refused_heads_are_counted() {
     let upstream = Upstream::saying("hi").await;
