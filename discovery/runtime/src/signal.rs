@@ -55,9 +55,9 @@ impl fmt::Display for Signal {
     }
 }
 
-/// Takes over the signals above from now on. The first future completes at the first request to
-/// stop, which asks for an orderly end; the other at the second: whoever sends that is out of
-/// patience. Both have to be polled, for the second tells the first.
+/// Installs handlers for the signals above. The first future completes at the first request to stop,
+/// which starts an orderly end; the second future at the second request, which ends the process at
+/// once. Both have to be polled: the second one receives the signals for both.
 ///
 /// # Errors
 /// If the system refuses to install the handlers.
