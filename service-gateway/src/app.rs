@@ -145,12 +145,12 @@ impl App {
         let is_shared = !shared.is_empty();
         let stop = async {
             let signal = signal.await;
-            info!(signal:%, time:? = drain; "draining");
             gateway.clients.drain();
+            info!(signal:%, time:? = drain; "draining");
             sleep(drain).await;
             finish_handshakes(shared).await;
-            info!("finishing requests in flight");
             gateway.leaving.cancel();
+            info!("finishing requests in flight");
             let stopped = handle.stop(true);
             if is_shared {
                 drop(admin_handle.stop(true)); // another process answers there

@@ -163,8 +163,8 @@ impl Member {
             signal = &mut signal => (signal, None),
             registration = self.join() => (signal.await, Some(registration)),
         };
-        info!(signal:%, time:? = self.config.drain; "draining");
         self.state.draining.cancel();
+        info!(signal:%, time:? = self.config.drain; "draining");
         if let Some(registration) = registration {
             self.leave(registration).await;
         }
