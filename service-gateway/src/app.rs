@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Server;
-use actix_web::middleware::from_fn;
-use actix_web::{App as ActixApp, HttpServer, web};
 use anyhow::{Context, ensure};
 use discovery::{DiscoveryClient, NodeRegistry, connect};
 use log::{info, warn};
@@ -19,13 +17,13 @@ use service_runtime::socket::{self, PortUse};
 use tokio::time::sleep;
 
 use crate::access_log::AccessLog;
-use crate::admin::{self, Admin};
+use crate::admin::Admin;
 use crate::allowed::{RegistryEndpoints, allowed};
 use crate::config::Config;
-use crate::descriptors::{ADMIN_CONNECTIONS, Descriptors};
+use crate::descriptors::Descriptors;
 use crate::probe::Prober;
 use crate::proxy::Gateway;
-use crate::server::serve_proxy;
+use crate::server::{serve_admin, serve_proxy};
 
 /// How long a request waits for the first list of a service that nobody asked for before.
 const FIRST_LIST_LIMIT: Duration = Duration::from_secs(1);
@@ -100,7 +98,7 @@ impl App {
         let connections = descriptors.clients + descriptors.over_limit;
         let servers = [
             serve_proxy(&config, connections, listener, gateway)?,
-            serve_admin(admin_listener, admin.clone())?,
+            serve_admin(&config, admin_listener, admin.clone())?,
         ];
         Ok(Self {
             addr,
@@ -208,23 +206,4 @@ fn listen(address: SocketAddr, port_use: PortUse) -> anyhow::Result<(TcpListener
         socket::listen(address, port_use).with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
     Ok((listener, address))
-}
-
-fn serve_admin(listener: TcpListener, admin: Arc<Admin>) -> io::Result<Server> {
-    let admin = web::Data::from(admin);
-    let factory = move || {
-        ActixApp::new()
-            .app_data(admin.clone())
-            .wrap(from_fn(admin::guard))
-            .configure(admin::routes)
-    };
-    let server = HttpServer::new(factory)
-        .workers(1)
-        .max_connections(ADMIN_CONNECTIONS)
-        .h1_allow_half_closed(false);
-    Ok(server
-        .shutdown_timeout(1)
-        .disable_signals()
-        .listen(listener)?
-        .run())
 }

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use discovery::{Ejection, Endpoint, ServiceName, View};
+use http1::Timeout;
 use serde::Serialize;
 use service_runtime::{logging, process};
 
 use crate::access_log::AccessLog;
-use crate::client::{Clients, Slow};
+use crate::client::Clients;
 use crate::error::Reason;
 
 mod page;
@@ -146,8 +147,8 @@ impl Metrics {
             let count = self.sum(|counts| &counts.refusals[reason as usize]);
             (labels([("reason", reason.name())]), count)
         });
-        let cut = [("head", Slow::Head), ("reading", Slow::Reader)]
-            .map(|(name, slow)| (labels([("reason", name)]), clients.cut(slow)));
+        let cut = [("head", Timeout::Head), ("reading", Timeout::Response)]
+            .map(|(name, slow)| (labels([("reason", name)]), clients.timed_out(slow)));
         let build = [(labels([("version", env!("CARGO_PKG_VERSION"))]), 1)];
         let mut page = Page::new(format);
         page.counter("requests", "Requests answered, by service, the node's version and the status", self.requests());

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use actix_web::body::BoxBody;
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
-use actix_web::http::{ConnectionType, StatusCode};
+use actix_web::http::ConnectionType;
+use actix_web::http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use discovery::{DiscoveryClient, Error, Network, Resolver, ServiceName, Tags};
 use tokio::sync::Semaphore;
@@ -19,7 +19,6 @@ use crate::access_log::{self, AccessLog, Line, Logged};
 use crate::client::{Client, Clients, Exchange};
 use crate::descriptors::Descriptors;
 use crate::error::{ATTEMPTS, Reason, Refusal};
-use crate::head_refusal;
 use crate::metrics::{Metrics, Served, Tally};
 use crate::probe::Suspects;
 use crate::{Config, Route};
@@ -31,7 +30,6 @@ mod budget;
 mod connection;
 mod download;
 mod forwarded;
-mod framing;
 mod head;
 mod headers;
 mod intake;
@@ -205,9 +203,8 @@ pub(crate) async fn proxy(
         served: Served::default(),
     };
     let payload = payload.into_inner();
-    let has_body = !matches!(payload, Payload::None);
-    let client: &Rc<Client> = request.conn_data().expect("every connection has it");
-    let exchange = client.begin(has_body);
+    let client = Client::of(&request);
+    let exchange = client.clone().begin();
     let mut response = match forward(&worker, &request, payload, exchange, &mut way).await {
         Ok(response) => response,
         Err(refusal) => {
@@ -217,10 +214,7 @@ pub(crate) async fn proxy(
     };
     way.ids
         .tell_client(request.headers(), response.headers_mut());
-    // After a refused upgrade, what follows on this connection would be taken for the upgraded protocol.
-    let closes =
-        request.head().upgrade() || client.is_surplus || worker.gateway.clients.is_draining();
-    if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if client.is_surplus || worker.gateway.clients.is_draining() {
         response
             .head_mut()
             .set_connection_type(ConnectionType::Close);
@@ -231,12 +225,16 @@ pub(crate) async fn proxy(
         method:% = request.method(), target:% = request.uri(), status,
         instance:? = response.headers().get(SERVED_BY), took:?; "request"
     );
-    if has_body {
-        download::look_again().await;
-    }
     match &worker.gateway.access_log {
         None => response,
-        Some(log) => written_down(log, &worker.gateway.metrics, &request, response, &way),
+        Some(log) => written_down(
+            log,
+            &worker.gateway.metrics,
+            &request,
+            &client,
+            response,
+            &way,
+        ),
     }
 }
 
@@ -245,6 +243,7 @@ fn written_down(
     log: &Arc<AccessLog>,
     metrics: &Metrics,
     request: &HttpRequest,
+    client: &Client,
     response: HttpResponse,
     way: &Way,
 ) -> HttpResponse {
@@ -252,7 +251,7 @@ fn written_down(
     let said = |name| Some(answered.get(name)?.to_str().ok()?.to_owned());
     let line = Line {
         time: access_log::came(way.began.elapsed()),
-        client: Origin::of(request).map(|origin| origin.client(received).ip),
+        client: (client.origin.as_ref()).map(|origin| origin.client(received).ip),
         method: Some(request.method().to_string()),
         path: Some(access_log::shortened(request.path())),
         status: response.status().as_u16(),
@@ -280,9 +279,6 @@ async fn forward(
     if exchange.is_surplus {
         return Err(Reason::Overloaded.because("as many requests as allowed are in flight"));
     }
-    if exchange.may_have_large_head {
-        head_refusal::check_size(request.head())?;
-    }
     let target = target::origin_form(request.method(), request.uri())?;
     target::check_host(request.headers())?;
     if headers::is_loop(request.headers(), &gateway.via) {
@@ -297,7 +293,12 @@ async fn forward(
     if websocket::is_asked_for(request)? {
         return websocket::forward(worker, request, payload, &destination, exchange, way).await;
     }
-    let intake = Intake::new(payload, exchange.client.clone(), gateway.max_body);
+    if request.headers().contains_key(EXPECT) {
+        // Without a node, the response to this head needs no body (RFC 9110, section 10.1.1).
+        let endpoint = destination.resolver.resolve(None);
+        endpoint.map_err(|error| Reason::NoInstance.because(error))?;
+    }
+    let intake = Intake::new(payload, gateway.max_body);
     let body = take_body(request, intake, gateway).await?;
     let deadline = Instant::now() + gateway.timeout;
     let outgoing = Outgoing {

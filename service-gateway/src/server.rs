@@ -1,4 +1,4 @@
-//! The server of the proxy port: actix's, over connections that have limits.
+//! The servers of the proxy port and of the admin port.
 
 use std::io;
 use std::net::TcpListener;
@@ -6,103 +6,72 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::error::DispatchError;
-use actix_http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
-use actix_http::{HttpService, KeepAlive, Payload, Request};
-use actix_service::{Service, ServiceFactoryExt, apply_fn_factory, map_config};
-use actix_web::dev::{AppConfig, Server, fn_service};
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
 use actix_web::{App, web};
-use bytes::BytesMut;
+use http1::{Limits, Options};
 use tokio::net::TcpStream;
 
 use crate::Config;
-use crate::client::ClientStream;
+use crate::admin::{self, Admin};
+use crate::client::ClientConnection;
+use crate::descriptors::ADMIN_CONNECTIONS;
 use crate::head_refusal::HeadRefusals;
 use crate::proxy::{Gateway, Origin, Worker, proxy};
 
-/// The fields of a request with a larger body are detached, in bytes.
-const SMALL_BODY_BYTES: u64 = 4 << 10;
+/// The time that requests to the admin port have to end, once it is stopped.
+const ADMIN_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves the proxy port. The same as actix's `HttpServer` does it, but that it hands out no
-/// connection before the guard is around it. All workers together accept `max_connections`, those over
-/// the limit included; more wait in the backlog.
+/// Serves the proxy port. All workers together accept `max_connections`, those over the limit included;
+/// more wait in the backlog.
 pub(crate) fn serve_proxy(
     config: &Config,
     max_connections: usize,
     listener: TcpListener,
     gateway: Arc<Gateway>,
 ) -> io::Result<Server> {
-    let builder = Server::build()
-        .workers(config.workers)
-        .max_concurrent_connections(max_connections.div_ceil(config.workers))
-        .shutdown_timeout(config.shutdown_timeout.as_secs().max(1))
-        .disable_signals();
-    let leaving = builder.graceful_shutdown_signal();
-    let factory = move || {
-        let (clients, trust) = (gateway.clients.clone(), gateway.trust.clone());
+    let options = Options {
+        workers: config.workers,
+        max_connections,
+        shutdown_timeout: config.shutdown_timeout,
+    };
+    http1::serve("proxy", listener, &options, move || {
         let worker = web::Data::new(Worker::new(gateway.clone()));
         let refusals = HeadRefusals::new(worker.tally.clone(), gateway.access_log.clone());
-        let refusals = Rc::new(refusals);
-        let guard = move |stream: TcpStream| {
-            let (clients, refusals) = (clients.clone(), refusals.clone());
-            async move {
+        let (refusals, gateway) = (Rc::new(refusals), gateway.clone());
+        http1::Worker {
+            app: App::new().app_data(worker).default_service(web::to(proxy)),
+            connect: move |stream: &TcpStream| {
                 let peer = stream.peer_addr().ok();
-                stream.set_nodelay(true)?;
-                Ok::<_, DispatchError>((ClientStream::new(stream, clients, refusals), peer))
-            }
-        };
-        let app = App::new().app_data(worker).default_service(web::to(proxy));
-        let leaving = leaving.clone();
-        let http = HttpService::build()
-            .graceful_shutdown_signal(move || {
-                let leaving = leaving.clone();
-                async move { leaving.notified().await }
-            })
-            .keep_alive(KeepAlive::Os) // the guard's affair, as are heads
-            .client_request_timeout(Duration::ZERO)
-            .client_disconnect_timeout(Duration::from_secs(1))
-            // A client that closes has gone: its request must not keep a node busy.
-            .h1_allow_half_closed(false)
-            .on_connect_ext(move |stream: &ClientStream, data| {
-                data.insert(stream.client());
-                if let Ok(peer) = stream.peer_addr() {
-                    data.insert(Origin::new(peer.ip(), &trust));
-                }
-            })
-            .h1(apply_fn_factory(
-                map_config(app, |()| AppConfig::default()),
-                |mut request: Request, app| {
-                    if !matches!(request.payload(), Payload::None) {
-                        detach_fields(&mut request.head_mut().headers);
-                    }
-                    app.call(request)
-                },
-            ));
-        let served = apply_fn_factory(http, |(stream, peer): (ClientStream, _), http| {
-            let client = stream.client();
-            let served = http.call((stream, peer));
-            async move { served.await.inspect_err(|error| client.failed(error)) }
-        });
-        fn_service(guard).and_then(served)
-    };
-    Ok(builder.listen("proxy", listener, factory)?.run())
+                let origin = peer.map(|peer| Origin::new(peer.ip(), &gateway.trust));
+                ClientConnection::new(gateway.clients.clone(), origin, refusals.clone())
+            },
+        }
+    })
 }
 
-/// Copies the values of a request's fields, unless its body is small. As actix decodes them, they share
-/// the read buffer's memory with the beginning of the body, and would keep all of it until the response.
-fn detach_fields(headers: &mut HeaderMap) {
-    let length = headers.get(CONTENT_LENGTH).map(HeaderValue::to_str);
-    let length = length.and_then(|length| length.ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length <= SMALL_BODY_BYTES) {
-        return;
-    }
-    let size = headers.iter().map(|(_, value)| value.len()).sum();
-    let mut copies = BytesMut::with_capacity(size);
-    headers.retain(|_, value| {
-        copies.extend_from_slice(value.as_bytes());
-        if let Ok(copy) = HeaderValue::from_maybe_shared(copies.split().freeze()) {
-            *value = copy;
-        }
-        true
-    });
+/// Serves the admin port: the same limits for each connection, and a maximum number of its own.
+pub(crate) fn serve_admin(
+    config: &Config,
+    listener: TcpListener,
+    admin: Arc<Admin>,
+) -> io::Result<Server> {
+    let admin = web::Data::from(admin);
+    let options = Options {
+        workers: 1,
+        max_connections: ADMIN_CONNECTIONS,
+        shutdown_timeout: ADMIN_SHUTDOWN_TIMEOUT,
+    };
+    let limits = Limits::new(
+        config.head_timeout,
+        config.keep_alive,
+        config.client_timeout,
+    );
+    http1::serve("admin", listener, &options, move || http1::Worker {
+        app: App::new()
+            .app_data(admin.clone())
+            .wrap(from_fn(admin::guard))
+            .configure(admin::routes),
+        connect: move |_: &TcpStream| limits,
+    })
 }

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
+use actix_web::rt;
+use actix_web::rt::net::TcpStream;
 use actix_web::web::Data;
-use actix_web::{HttpServer, rt};
 use anyhow::{Context, bail};
 use discovery::{NodeRegistry, Registration};
+use http1::{Limits, Options, Worker};
 use log::{info, warn};
 use service_runtime::descriptors::limit;
 use service_runtime::socket::{self, PortUse};
@@ -27,16 +29,14 @@ const FINISH_LIMIT: Duration = Duration::from_secs(30);
 /// closed it first, a request could cross the closing on its way.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// How long a client may take to send the head of a connection's first request. A gateway's pool may
-/// have connected once more than it needed, and keeps what it has: a 408 on such a connection would
-/// be taken for the answer to the request that uses it at last.
-const HEAD_LIMIT: Duration = KEEP_ALIVE;
+/// How long a client may take for a request's head, and pause in the middle of a body.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// Descriptors that are not for clients: those of the registry, the log and the workers' runtimes.
 const RESERVED_DESCRIPTORS: u64 = 128;
 
 /// The connections that a worker accepts at most. More wait in the backlog.
-const MAX_CONNECTIONS: u64 = 25_600;
+const MAX_CONNECTIONS: usize = 25_600;
 
 /// One instance of the service.
 ///
@@ -113,25 +113,22 @@ impl App {
 }
 
 fn serve(listener: TcpListener, workers: usize, state: Data<State>) -> io::Result<Server> {
-    let service = move || {
-        let app = actix_web::App::new().app_data(state.clone());
-        app.configure(routes::configure)
-            .wrap(from_fn(routes::common))
-    };
     // Without a free descriptor there would be no way to the registry.
-    let descriptors = limit().saturating_sub(RESERVED_DESCRIPTORS) / workers as u64;
-    let connections = descriptors.clamp(1, MAX_CONNECTIONS) as usize;
-    let server = HttpServer::new(service)
-        .workers(workers)
-        .max_connections(connections)
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(HEAD_LIMIT)
-        .tcp_nodelay(true)
-        // A client that has gone must not hold up the stop with a request that nobody waits for.
-        .h1_allow_half_closed(false)
-        .shutdown_timeout(FINISH_LIMIT.as_secs())
-        .disable_signals();
-    Ok(server.listen(listener)?.run())
+    let descriptors = limit().saturating_sub(RESERVED_DESCRIPTORS);
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let options = Options {
+        workers,
+        max_connections: descriptors.clamp(workers, MAX_CONNECTIONS * workers),
+        shutdown_timeout: FINISH_LIMIT,
+    };
+    let limits = Limits::new(PAUSE, KEEP_ALIVE, PAUSE);
+    http1::serve("greeter", listener, &options, move || Worker {
+        app: actix_web::App::new()
+            .app_data(state.clone())
+            .configure(routes::configure)
+            .wrap(from_fn(routes::common)),
+        connect: move |_: &TcpStream| limits,
+    })
 }
 
 /// Closes the port, and idle connections with it; waits for the requests in flight.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody};
 use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::{ConnectionType, Method, StatusCode, Version};
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse};
 use discovery::Endpoint;
 
@@ -12,7 +12,6 @@ use super::download::{Download, Idle};
 use super::head::Head;
 use super::race::Answer;
 use super::upload::ClientBody;
-use super::websocket;
 use crate::client::Exchange;
 use crate::error::ATTEMPTS;
 
@@ -46,19 +45,8 @@ pub(super) fn respond(
         idle,
         endpoint,
         exchange,
-        broken: None,
     });
-    let mut response = with_head(head, &served_by, attempts, download);
-    // actix writes no chunks in answer to a request that mentions WebSocket.
-    let chunks = request.version() >= Version::HTTP_11 && !websocket::is_mentioned(request);
-    if size == BodySize::Stream && !chunks {
-        // Then the end of the connection is the end of the body.
-        response.head_mut().no_chunking(true);
-        response
-            .head_mut()
-            .set_connection_type(ConnectionType::Close);
-    }
-    response
+    with_head(head, &served_by, attempts, download)
 }
 
 /// A response with the node's status and headers, and who it was.

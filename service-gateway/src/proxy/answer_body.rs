@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::Connection;
-use super::framing::Framing;
 use super::pool::Pool;
+use http1::Framing;
 
 /// A node's body on its way, and the connection that it comes over. Dropped at its end, it gives the
 /// connection back for the next request; dropped before, it closes it.

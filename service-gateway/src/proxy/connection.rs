@@ -9,10 +9,10 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::io::poll_read_buf;
 
-use super::framing::{Framing, READ_BYTES, Taken};
 use super::head::{Asked, Head};
 use super::sending::{Request, Sending};
 use super::upload::Interrupted;
+use http1::{Decoded, Framing, READ_BYTES};
 
 /// A connection to a node, over which goes one request at a time.
 ///
@@ -160,10 +160,10 @@ impl Connection {
             return Poll::Ready(Err(error));
         }
         loop {
-            match framing.take(&mut self.received) {
-                Ok(Taken::Piece(piece)) => return Poll::Ready(Ok(Some(piece))),
-                Ok(Taken::End) => return Poll::Ready(Ok(None)),
-                Ok(Taken::Nothing) => {}
+            match framing.decode(&mut self.received) {
+                Ok(Decoded::Data(piece)) => return Poll::Ready(Ok(Some(piece))),
+                Ok(Decoded::End) => return Poll::Ready(Ok(None)),
+                Ok(Decoded::Pending) => {}
                 Err(garbled) => return Poll::Ready(Err(io::Error::other(garbled))),
             }
             match ready!(self.poll_receive(framing.room(), cx)) {

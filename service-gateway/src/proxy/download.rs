@@ -1,4 +1,3 @@
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,7 +20,6 @@ pub(super) struct Download {
     pub(super) idle: Idle,
     pub(super) endpoint: InFlight,
     pub(super) exchange: Exchange,
-    pub(super) broken: Option<Broken>,
 }
 
 /// Why a body ends before its end.
@@ -45,26 +43,18 @@ impl MessageBody for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let this = &mut *self;
-        if let Some(error) = this.broken.take() {
-            return Poll::Ready(Some(Err(error)));
-        }
         match this.body.poll_piece(cx) {
             Poll::Ready(Ok(Some(piece))) => {
                 this.idle.reset();
                 Poll::Ready(Some(Ok(piece)))
             }
-            Poll::Ready(Ok(None)) => {
-                if !this.upload.is_held() {
-                    cx.waker().wake_by_ref(); // see look_again
-                }
-                Poll::Ready(None)
-            }
-            Poll::Ready(Err(error)) => match this.upload.cut() {
-                Some(refusal) => this.break_off(refusal.detail.into(), cx),
-                None => this.break_off(error.into(), cx),
-            },
+            Poll::Ready(Ok(None)) => Poll::Ready(None),
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(match this.upload.cut() {
+                Some(refusal) => this.broken(refusal.detail.into()),
+                None => this.broken(error.into()),
+            }))),
             Poll::Pending if this.is_late(cx) => {
-                this.break_off("it paused for too long".into(), cx)
+                Poll::Ready(Some(Err(this.broken("no data in time".into()))))
             }
             Poll::Pending => Poll::Pending,
         }
@@ -78,26 +68,11 @@ impl Download {
         self.idle.poll_expired(upload, &self.exchange.client, cx)
     }
 
-    /// Has the error wait for the next call, so that actix sends what it has first. With the error it
-    /// would throw that away, and a client that gets nothing at all may well ask again.
-    fn break_off<T>(&mut self, error: Broken, cx: &Context<'_>) -> Poll<T> {
-        log::debug!(instance:% = self.endpoint.address, error:%; "answer broke off");
-        self.broken = Some(error);
-        cx.waker().wake_by_ref();
-        Poll::Pending
+    /// Logs why the body ends before its end.
+    fn broken(&self, error: Broken) -> Broken {
+        log::debug!(instance:% = self.endpoint.address, error:%; "response body ended early");
+        error
     }
-}
-
-/// Has actix look at its connection once more after an answer. If the client's body came in chunks,
-/// and nobody wanted the rest, it reads that to throw it away; but where it had stopped reading
-/// before, it does not begin again by itself, and a client that sends all before it reads would
-/// wait for ever.
-pub(super) async fn look_again() {
-    poll_fn(|cx| {
-        cx.waker().wake_by_ref();
-        Poll::Ready(())
-    })
-    .await;
 }
 
 impl Idle {

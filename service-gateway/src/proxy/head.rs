@@ -12,8 +12,8 @@ use bytes::{Buf, BytesMut};
 use httparse::{ParserConfig, Status};
 
 use super::connection::Unanswered;
-use super::framing::Framing;
 use super::headers::{self, ends_here, options};
+use http1::Framing;
 
 /// The most lines it may have.
 const LINES: usize = 100;

@@ -2,7 +2,6 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderMap, HeaderValue};
 use discovery::Network;
 
@@ -35,9 +34,9 @@ impl Origin {
         }
     }
 
-    /// Where this request came from. A connection that was gone when it was accepted has none.
-    pub(super) fn of(request: &HttpRequest) -> Option<&Self> {
-        request.conn_data()
+    /// Returns the address of the peer.
+    pub(crate) fn peer_ip(&self) -> IpAddr {
+        self.peer.ip
     }
 
     /// Whether the peer is a proxy whose description of the client counts.

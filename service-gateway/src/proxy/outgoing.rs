@@ -8,7 +8,6 @@ use discovery::Endpoint;
 use super::forwarded;
 use super::head::Asked;
 use super::headers;
-use super::origin::Origin;
 use super::sending::Request;
 use super::trace::Ids;
 use super::upload::RequestBody;
@@ -62,7 +61,7 @@ impl Outgoing<'_> {
                 head.extend_from_slice(part.as_bytes());
             }
         }
-        let origin = Origin::of(self.request);
+        let origin = self.client.origin.as_ref();
         let is_replaced = |name: &HeaderName| {
             self.ids.replace(name) || (body.is_chunked() && *name == CONTENT_LENGTH)
         };

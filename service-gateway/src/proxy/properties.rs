@@ -9,10 +9,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::framing::Taken;
 use super::head::{Asked, Head};
 use super::origin::Origin;
 use super::{forwarded, headers, target, trace};
+use http1::Decoded;
 
 const VIA: &str = "1.1 gateway-1a2b";
 
@@ -123,7 +123,7 @@ fn read(pieces: &[&[u8]]) -> Option<(Vec<u8>, bool)> {
         let Some(framing) = &mut framing else {
             continue;
         };
-        while let Taken::Piece(bytes) = framing.take(&mut received).ok()? {
+        while let Decoded::Data(bytes) = framing.decode(&mut received).ok()? {
             body.extend(bytes);
         }
     }

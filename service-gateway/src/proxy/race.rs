@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use super::answer_body::AnswerBody;
 use super::attempt::{self, Failure};
 use super::head::Head;
-use super::origin::Origin;
 use super::outgoing::Outgoing;
 use super::outlier::End;
 use super::upload::ClientBody;
@@ -238,7 +237,8 @@ impl<'a> Race<'a> {
     fn choose(&self) -> Result<InFlight, Error> {
         let resolver = &self.destination.resolver;
         let request = self.outgoing.request;
-        let client = Origin::of(request).map(|origin| origin.client(request.headers()));
+        let origin = self.outgoing.client.origin.as_ref();
+        let client = origin.map(|origin| origin.client(request.headers()));
         let key = client.as_ref().map(|client| &client.key[..]);
         if self.attempts == 0 {
             let kind = match self.may_hedge {

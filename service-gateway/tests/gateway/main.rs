@@ -10,6 +10,7 @@ mod awc_client;
 mod broken_upstreams;
 mod drain;
 mod early_ends;
+mod expect;
 mod forwarding;
 mod framing;
 mod health;
@@ -19,6 +20,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod mixed;
+mod pipelining;
 mod process;
 #[path = "../../../service-greeter/tests/greeter/prometheus.rs"]
 mod prometheus;

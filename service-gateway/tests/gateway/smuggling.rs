@@ -155,7 +155,6 @@ async fn what_follows_an_upgrade_and_is_no_chunk_is_no_request_either() {
     }
     upstream.has_open(0).await;
     for request in upstream.requests() {
-        assert_eq!(request.start, "POST / HTTP/1.1", "its body is not held");
         assert!(!request.whole, "{request:?}");
     }
 }

@@ -3,7 +3,6 @@ use std::sync::LazyLock;
 
 use actix_web::body::SizedStream;
 use actix_web::http::header::{CONTENT_TYPE, ContentType};
-use actix_web::rt::task::yield_now;
 use actix_web::web::{Bytes, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
@@ -41,11 +40,10 @@ pub(crate) async fn bytes(length: Path<Length>) -> HttpResponse {
         .body(body)
 }
 
-/// The request's body as the answer's, each part as soon as it arrives.
+/// The request's body as the response's, each part as soon as it arrives.
 ///
-/// The server closes the connection after an answer that began before the body had arrived.
+/// The server closes the connection after a response that began before the body had arrived.
 pub(crate) async fn echo(request: HttpRequest, body: Payload) -> HttpResponse {
-    yield_now().await; // so that a body which came with the head counts as arrived
     let mut response = HttpResponse::Ok();
     if let Some(kind) = request.headers().get(CONTENT_TYPE) {
         response.insert_header((CONTENT_TYPE, kind.clone()));

@@ -1,71 +1,75 @@
-//! Where the body of a node's answer ends: [RFC 9112, sections 6 and 7][1].
+//! The end of a message body and its decoder: [RFC 9112, sections 6 and 7][1]. Trailers are dropped.
 //!
 //! [1]: https://www.rfc-editor.org/rfc/rfc9112#section-6
 
 use bytes::{Buf, Bytes, BytesMut};
 use httparse::Status;
 
-/// The most that is read of an answer ahead of a slow client, in bytes.
+/// The maximum number of bytes that is read ahead of a slow consumer.
 const READ_AHEAD: usize = 64 << 10;
 
-/// The least room that is made for what comes. A small answer fits, with its head.
-pub(super) const READ_BYTES: usize = 8 << 10;
+/// The least number of bytes that room is made for before a read. A small message fits, with its head.
+pub const READ_BYTES: usize = 8 << 10;
 
-/// The longest line with a chunk's size, and the longest trailer section.
-const LONGEST: usize = 16 << 10;
+/// The maximum size of a line with a chunk's size, and of a trailer section, in bytes.
+const MAX_LINE_BYTES: usize = 16 << 10;
 
-/// The most lines of a trailer section.
-const TRAILERS: usize = 100;
+/// The maximum number of trailer fields.
+const MAX_TRAILERS: usize = 100;
 
-/// What is left of a body.
+/// The rest of a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// So many bytes.
+pub enum Framing {
+    /// This number of bytes.
     Length(u64),
+    /// Chunks.
     Chunked(Chunk),
-    /// All there is until the connection's end.
+    /// All bytes until the end of the connection.
     UntilClose,
 }
 
-/// What comes next of a chunked body.
+/// The next part of a chunked body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Chunk {
+pub enum Chunk {
     /// The line with the size of the next one.
     Size,
-    /// So many of its bytes.
+    /// This number of its bytes.
     Data(u64),
-    /// The line's end behind them.
+    /// The end of the line behind them.
     DataEnd,
-    /// What follows the last one.
+    /// The trailer section behind the last one.
     Trailers,
     /// Nothing.
     End,
 }
 
-/// What could be taken of a body.
+/// The result of decoding what has been received.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    Piece(Bytes),
-    /// First more has to come.
-    Nothing,
+pub enum Decoded {
+    /// Bytes of the body: at least one.
+    Data(Bytes),
+    /// More has to be received first.
+    Pending,
+    /// The body has ended.
     End,
 }
 
-/// Chunks that are none.
+/// A chunked body that is malformed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Garbled(&'static str);
+pub struct InvalidChunk(&'static str);
 
 impl Framing {
-    pub(super) const CHUNKED: Self = Self::Chunked(Chunk::Size);
+    /// A chunked body of which nothing has been received.
+    pub const CHUNKED: Self = Self::Chunked(Chunk::Size);
 
-    /// Whether all of the body was taken. Of one that lasts until the connection's end this is never known.
-    pub(super) fn is_ended(&self) -> bool {
+    /// Returns whether all of the body was decoded: `false` for one that lasts until the end of the connection.
+    pub fn is_ended(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(Chunk::End))
     }
 
-    /// For how many bytes to make room before more is read. For one more than are left, since Tokio
-    /// asks the kernel again after a read that has filled its buffer.
-    pub(super) fn room(&self) -> usize {
+    /// Returns the number of bytes to make room for before the next read: one more than are left, since
+    /// Tokio calls the kernel again after a read that has filled its buffer.
+    pub fn room(&self) -> usize {
         let left = match self {
             Self::Length(left) | Self::Chunked(Chunk::Data(left)) => *left,
             Self::Chunked(_) => 0,
@@ -75,103 +79,109 @@ impl Framing {
         left.saturating_add(1).clamp(READ_BYTES, READ_AHEAD)
     }
 
-    /// Takes off what has come of the body. Trailers are not passed on.
-    pub(super) fn take(&mut self, received: &mut BytesMut) -> Result<Taken, Garbled> {
+    /// Takes the next data of the body off `received`.
+    ///
+    /// # Errors
+    /// If a chunk or the trailer section is malformed.
+    pub fn decode(&mut self, received: &mut BytesMut) -> Result<Decoded, InvalidChunk> {
         match self {
-            Self::Length(0) => Ok(Taken::End),
+            Self::Length(0) => Ok(Decoded::End),
             Self::Length(left) => Ok(take(left, received)),
             Self::UntilClose => Ok(take(&mut { u64::MAX }, received)),
-            Self::Chunked(chunk) => chunk.take(received),
+            Self::Chunked(chunk) => chunk.decode(received),
         }
     }
 }
 
 impl Chunk {
-    fn take(&mut self, received: &mut BytesMut) -> Result<Taken, Garbled> {
+    fn decode(&mut self, received: &mut BytesMut) -> Result<Decoded, InvalidChunk> {
         loop {
             *self = match self {
                 Self::Size => match size(received)? {
-                    None => return Ok(Taken::Nothing),
+                    None => return Ok(Decoded::Pending),
                     Some(0) => Self::Trailers,
                     Some(size) => Self::Data(size),
                 },
                 Self::Data(0) => Self::DataEnd,
                 Self::Data(left) => return Ok(take(left, received)),
-                Self::DataEnd => match received.get(..2) {
-                    None => return Ok(Taken::Nothing),
-                    Some(b"\r\n") => {
+                Self::DataEnd => match received[..] {
+                    [] | [b'\r'] => return Ok(Decoded::Pending),
+                    [b'\r', b'\n', ..] => {
                         received.advance(2);
                         Self::Size
                     }
-                    Some(_) => return Err(Garbled("a chunk is longer than it says")),
+                    _ => return Err(InvalidChunk("invalid end of a chunk")),
                 },
                 Self::Trailers => match trailers(received)? {
-                    None => return Ok(Taken::Nothing),
+                    None => return Ok(Decoded::Pending),
                     Some(()) => Self::End,
                 },
-                Self::End => return Ok(Taken::End),
+                Self::End => return Ok(Decoded::End),
             }
         }
     }
 }
 
-fn take(left: &mut u64, received: &mut BytesMut) -> Taken {
+fn take(left: &mut u64, received: &mut BytesMut) -> Decoded {
     if received.is_empty() {
-        return Taken::Nothing;
+        return Decoded::Pending;
     }
     let length = usize::try_from(*left).map_or(received.len(), |left| left.min(received.len()));
     *left -= length as u64;
-    Taken::Piece(received.split_to(length).freeze())
+    Decoded::Data(received.split_to(length).freeze())
 }
 
-/// The size of the next chunk, once its line is there. [`httparse`] takes two lines that others might
-/// read in another way: one without a size, and one with a line feed in an extension.
-fn size(received: &mut BytesMut) -> Result<Option<u64>, Garbled> {
-    let garbled = Garbled("a chunk has no size");
+/// Returns the size of the next chunk once its line is complete. [`httparse`] accepts two lines that other
+/// parsers might read differently: one without a size, and one with a line feed in an extension.
+fn size(received: &mut BytesMut) -> Result<Option<u64>, InvalidChunk> {
+    let invalid = InvalidChunk("invalid chunk size");
     match httparse::parse_chunk_size(received) {
         Ok(Status::Complete((length, size))) => {
             let line = &received[..length];
             if !line[0].is_ascii_hexdigit() || line[..length - 1].contains(&b'\n') {
-                return Err(garbled);
+                return Err(invalid);
             }
             received.advance(length);
             Ok(Some(size))
         }
-        Ok(Status::Partial) if received.len() < LONGEST => Ok(None),
-        Ok(Status::Partial) | Err(_) => Err(garbled),
+        Ok(Status::Partial) if received.len() < MAX_LINE_BYTES => Ok(None),
+        Ok(Status::Partial) | Err(_) => Err(invalid),
     }
 }
 
-fn trailers(received: &mut BytesMut) -> Result<Option<()>, Garbled> {
-    let mut lines = [httparse::EMPTY_HEADER; TRAILERS];
+fn trailers(received: &mut BytesMut) -> Result<Option<()>, InvalidChunk> {
+    let mut lines = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     match httparse::parse_headers(received, &mut lines) {
         Ok(Status::Complete((length, _))) => {
             received.advance(length);
             Ok(Some(()))
         }
-        Ok(Status::Partial) if received.len() < LONGEST => Ok(None),
-        Ok(Status::Partial) | Err(_) => Err(Garbled("its trailers make no sense")),
+        Ok(Status::Partial) if received.len() < MAX_LINE_BYTES => Ok(None),
+        Ok(Status::Partial) | Err(_) => Err(InvalidChunk("invalid trailer section")),
     }
 }
 
-impl std::fmt::Display for Garbled {
+impl std::fmt::Display for InvalidChunk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.0)
     }
 }
 
-impl std::error::Error for Garbled {}
+impl std::error::Error for InvalidChunk {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What is taken of a body that comes in such pieces, what is left behind it, and whether it ended.
-    fn taken(mut framing: Framing, pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, bool), Garbled> {
+    /// Returns the body that arrives in these parts, the bytes behind it, and whether it ended.
+    fn taken(
+        mut framing: Framing,
+        pieces: &[&[u8]],
+    ) -> Result<(Vec<u8>, Vec<u8>, bool), InvalidChunk> {
         let (mut received, mut body) = (BytesMut::new(), Vec::new());
         for piece in pieces {
             received.extend_from_slice(piece);
-            while let Taken::Piece(bytes) = framing.take(&mut received)? {
+            while let Decoded::Data(bytes) = framing.decode(&mut received)? {
                 assert!(!bytes.is_empty());
                 body.extend(bytes);
             }
@@ -179,12 +189,12 @@ mod tests {
         Ok((body, received.to_vec(), framing.is_ended()))
     }
 
-    fn unchunked(body: &str) -> Result<(Vec<u8>, Vec<u8>, bool), Garbled> {
+    fn unchunked(body: &str) -> Result<(Vec<u8>, Vec<u8>, bool), InvalidChunk> {
         taken(Framing::CHUNKED, &[body.as_bytes()])
     }
 
     #[test]
-    fn a_length_is_where_a_body_ends() {
+    fn a_length_ends_a_body() {
         let (body, left, ended) = taken(Framing::Length(5), &[b"ab", b"cdefg"]).unwrap();
         assert_eq!(
             (&body[..], &left[..], ended),
@@ -196,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_length_a_body_is_all_that_comes() {
+    fn a_body_without_a_length_ends_with_the_connection() {
         let (body, left, ended) = taken(Framing::UntilClose, &[b"ab", b"", b"c"]).unwrap();
         assert_eq!(
             (&body[..], &left[..], ended),
@@ -205,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_taken_apart_wherever_they_are_cut() {
+    fn chunks_are_decoded_wherever_they_are_cut() {
         let body = b"4;x=\"y\"\r\nWiki\r\n0A \r\npedia\r\nin \r\n0\r\nx-sum: 1\r\n\r\nnext";
         for cut in 0..body.len() {
             let (one, other) = body.split_at(cut);
@@ -216,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_are_cut_short_have_no_end() {
+    fn truncated_chunks_have_no_end() {
         for body in [
             "",
             "3",
@@ -231,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_could_be_read_in_two_ways_are_refused() {
+    fn ambiguous_chunks_are_refused() {
         for body in [
             "\r\n",
             "x\r\n",
@@ -251,16 +261,16 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_never_end_are_refused() {
+    fn endless_lines_are_refused() {
         for start in ["1;", "0\r\nx: "] {
-            let endless = format!("{start}{}", "x".repeat(LONGEST));
-            assert!(unchunked(&endless[..LONGEST / 2]).is_ok(), "{start}");
+            let endless = format!("{start}{}", "x".repeat(MAX_LINE_BYTES));
+            assert!(unchunked(&endless[..MAX_LINE_BYTES / 2]).is_ok(), "{start}");
             assert!(unchunked(&endless).is_err(), "{start}");
         }
     }
 
     #[test]
-    fn room_is_made_for_one_byte_more_than_are_left() {
+    fn room_is_one_byte_more_than_the_rest() {
         for (left, room) in [(0, 8 << 10), (10_000, 10_001), (u64::MAX, 64 << 10)] {
             assert_eq!(Framing::Length(left).room(), room);
             assert_eq!(Framing::Chunked(Chunk::Data(left)).room(), room);

@@ -3,15 +3,15 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Tells when a time is over that is put off again and again, and seldom comes: with every request,
-/// say. To set a timer costs more than to look at one, so one that is set too early is left as it is,
-/// and set anew when it rings.
+/// A timer for a deadline that is extended again and again and seldom expires, such as one per request.
+/// Setting a timer costs more than polling it. So a timer that was set too early stays as it is and is
+/// reset when it fires.
 #[derive(Debug, Default)]
-pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
+pub struct Deadline(Option<Pin<Box<Sleep>>>);
 
-impl Alarm {
-    /// Ready when that time is over. Until then the task is woken by then, and perhaps before.
-    pub(crate) fn poll(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
+impl Deadline {
+    /// Is ready once `by` has passed. Until then the task is woken no later than `by`, and possibly earlier.
+    pub fn poll(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(by)));
         if timer.deadline() > by {
             timer.as_mut().reset(by);
@@ -38,23 +38,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_time_is_over_when_it_has_come_and_not_before() {
-        let mut alarm = Alarm::default();
+    async fn a_deadline_expires_at_its_time() {
+        let mut deadline = Deadline::default();
         for by in [after(10), after(20), after(20), after(0)] {
-            poll_fn(|cx| alarm.poll(by, cx)).await;
+            poll_fn(|cx| deadline.poll(by, cx)).await;
             assert!(Instant::now() >= by);
         }
     }
 
     #[tokio::test]
-    async fn what_is_put_off_is_waited_for_and_what_comes_sooner_is_not_missed() {
-        let mut alarm = Alarm::default();
+    async fn an_earlier_deadline_is_not_missed() {
+        let mut deadline = Deadline::default();
         for by in [after(60_000), after(10), after(90_000)] {
-            let over = poll_fn(|cx| Poll::Ready(alarm.poll(by, cx))).await;
+            let over = poll_fn(|cx| Poll::Ready(deadline.poll(by, cx))).await;
             assert!(over.is_pending());
         }
         for by in [after(30), after(20)] {
-            poll_fn(|cx| alarm.poll(by, cx)).await;
+            poll_fn(|cx| deadline.poll(by, cx)).await;
             assert!((by..after(10_000)).contains(&Instant::now()));
         }
     }
