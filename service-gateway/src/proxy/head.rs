@@ -65,6 +65,7 @@ impl Head {
         if received.is_empty() {
             return Ok(None);
         }
+        lower_minor_version(received);
         let mut lines = [const { MaybeUninit::uninit() }; LINES];
         let mut answer = httparse::Response::new(&mut []);
         let config = ParserConfig::default();
@@ -97,6 +98,31 @@ impl Head {
     /// Whether the answer is still to come.
     pub(super) fn is_interim(&self) -> bool {
         is_interim(self.status)
+    }
+}
+
+/// Replaces a minor version above 1 by 1, which the parser accepts. A recipient reads such a message as
+/// one of the highest minor version that it implements ([RFC 9110, section 2.5][1]).
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-2.5
+fn lower_minor_version(received: &mut [u8]) {
+    let is_line_end = |byte: &u8| b"\r\n".contains(byte);
+    let start = received.iter().take_while(|byte| is_line_end(byte)).count();
+    if let Some(
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            minor @ b'2'..=b'9',
+            ..,
+        ],
+    ) = received.get_mut(start..)
+    {
+        *minor = b'1';
     }
 }
 
@@ -367,6 +393,22 @@ mod tests {
             "HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\n\r\n"
         ));
         assert!(!closes("HTTP/1.0 200 OK\r\nconnection: Keep-Alive\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_later_minor_version_is_read_as_1_1() {
+        for version in ["HTTP/1.2", "HTTP/1.9", "\r\nHTTP/1.2"] {
+            let text = format!("{version} 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+            let mut received = BytesMut::from(&*text);
+            let head = Head::take(&mut received, Asked::default()).unwrap();
+            let (head, framing) = head.unwrap();
+            assert!(framing == Framing::CHUNKED && !head.closes, "{version}");
+        }
+        for version in ["HTTP/1.12", "HTTP/2.0", "HTTP/1.x", "HTTP/1."] {
+            let text = format!("{version} 200 OK\r\n\r\n");
+            let head = Head::take(&mut BytesMut::from(&*text), Asked::default());
+            assert!(matches!(head, Err(Unanswered::Nonsense(_))), "{version}");
+        }
     }
 
     #[test]

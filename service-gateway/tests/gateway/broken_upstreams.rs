@@ -78,6 +78,17 @@ async fn one_length_told_twice_is_one_length() {
 }
 
 #[actix_web::test]
+async fn a_later_minor_version_is_read_as_1_1() {
+    let answer = "HTTP/1.2 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+    let upstream = Upstream::answering(answer).await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    for _ in 0..3 {
+        gateway.get("/").await.is_ok("hi");
+    }
+    assert_eq!(upstream.connections(), 1, "the connection is reused");
+}
+
+#[actix_web::test]
 async fn switching_protocols_unasked_is_a_502() {
     for headers in [
         "",
