@@ -14,6 +14,10 @@ use super::sending::{Request, Sending};
 use super::upload::Interrupted;
 use http1::{Decoded, Framing, READ_BYTES};
 
+/// The most interim responses to one request. Servers send one or two. A node that sends them without end
+/// would keep its worker busy until the deadline.
+const MAX_INTERIM_RESPONSES: usize = 16;
+
 /// A connection to a node, over which goes one request at a time.
 ///
 /// No task stands behind it: whoever waits for an answer sends the request and reads the answer. So
@@ -44,6 +48,26 @@ pub(super) enum Unanswered {
     Unclear(&'static str),
 }
 
+/// The progress of reading a response's head.
+#[derive(Default)]
+struct Reading {
+    /// The bytes that were parsed and are not yet a head. `None` until something comes.
+    parsed: Option<usize>,
+    interim_responses: usize,
+}
+
+impl Reading {
+    fn add_interim(&mut self) -> Result<(), Unanswered> {
+        self.parsed = Some(0);
+        self.interim_responses += 1;
+        if self.interim_responses > MAX_INTERIM_RESPONSES {
+            let detail = format!("more than {MAX_INTERIM_RESPONSES} interim responses");
+            return Err(Unanswered::Nonsense(detail.into()));
+        }
+        Ok(())
+    }
+}
+
 impl Connection {
     pub(super) fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
         Self {
@@ -58,13 +82,24 @@ impl Connection {
 
     /// Sends a request and waits for the head of the answer. What is left of the request's body by
     /// then is sent while the answer's body is read.
+    ///
+    /// Interim responses are read and dropped. `100` was sent to the client when its body was first
+    /// read. `103` is dropped on purpose: the final response may come from another node, and clients
+    /// that do not expect `103` take it for the final response ([RFC 8297, section 3][1]). Proxies have to
+    /// forward both, gateways need not ([RFC 9110, section 15.2][2]).
+    ///
+    /// # Errors
+    /// If no response comes, or one that is not valid, or more than [`MAX_INTERIM_RESPONSES`] before it.
+    ///
+    /// [1]: https://www.rfc-editor.org/rfc/rfc8297#section-3
+    /// [2]: https://www.rfc-editor.org/rfc/rfc9110#section-15.2
     pub(super) async fn exchange(
         &mut self,
         request: Request,
     ) -> Result<(Head, Framing), Unanswered> {
         let asked = request.asked;
         self.sending = Some(Sending::new(request));
-        let mut looked_at = None;
+        let mut reading = Reading::default();
         poll_fn(|cx| {
             // What is seen to come before the first byte was sent is no answer to it.
             if self.is_unsent() && !self.is_quiet() {
@@ -79,7 +114,7 @@ impl Connection {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            self.poll_head(asked, &mut looked_at, cx)
+            self.poll_head(asked, &mut reading, cx)
         })
         .await
     }
@@ -100,24 +135,23 @@ impl Connection {
         }
     }
 
-    /// A head is looked at when more of it has come than `looked_at`, which is `None` until something
-    /// comes.
+    /// Parses the head when more of it has come than was parsed before.
     fn poll_head(
         &mut self,
         asked: Asked,
-        looked_at: &mut Option<usize>,
+        reading: &mut Reading,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Head, Framing), Unanswered>> {
         loop {
-            while self.received.len() > looked_at.unwrap_or_default() {
+            while self.received.len() > reading.parsed.unwrap_or_default() {
                 match Head::take(&mut self.received, asked)? {
-                    Some((head, _)) if head.is_interim() => *looked_at = Some(0),
+                    Some((head, _)) if head.is_interim() => reading.add_interim()?,
                     Some(head) => return Poll::Ready(Ok(head)),
-                    None => *looked_at = Some(self.received.len()),
+                    None => reading.parsed = Some(self.received.len()),
                 }
             }
             let received = ready!(self.poll_receive(READ_BYTES, cx));
-            received.map_err(|error| match looked_at {
+            received.map_err(|error| match reading.parsed {
                 None => Unanswered::Failed(error),
                 Some(_) => Unanswered::Nonsense(error.into()), // but the beginning of an answer
             })?;
@@ -342,6 +376,24 @@ mod tests {
         )
         .await;
         assert_eq!(body.unwrap(), b"hi");
+    }
+
+    #[actix_web::test]
+    async fn interim_responses_are_limited() {
+        for (count, is_read) in [
+            (MAX_INTERIM_RESPONSES, true),
+            (MAX_INTERIM_RESPONSES + 1, false),
+        ] {
+            let (mut connection, mut node) = connected().await;
+            let response = format!(
+                "{}HTTP/1.1 204 No Content\r\n\r\n",
+                "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(count)
+            );
+            let exchange = connection.exchange(request(held(b"")));
+            let (exchanged, ()) =
+                in_time(join(exchange, asked(&mut node, response.as_bytes()))).await;
+            assert_eq!(exchanged.is_ok(), is_read, "{count}: {exchanged:?}");
+        }
     }
 
     #[actix_web::test]

@@ -182,6 +182,52 @@ async fn a_node_that_never_answers_is_a_504() {
     }
 }
 
+/// A node that sends interim responses without end, unless the request is for `/`.
+async fn sending_interim_responses() -> Upstream {
+    Upstream::new(|mut peer| async move {
+        while let Some(request) = peer.request().await {
+            if request.start == "GET / HTTP/1.1" {
+                peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+                    .await;
+                continue;
+            }
+            let hints = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n".repeat(100);
+            while peer.try_send(&hints).await.is_ok() {}
+        }
+    })
+    .await
+}
+
+#[actix_web::test]
+async fn endless_interim_responses_are_a_502() {
+    let upstream = sending_interim_responses().await;
+    let gateway = Gateway::with("--timeout 2s", &[&upstream]).await;
+    let mut client = gateway.connect().await;
+    client
+        .post("/", "x")
+        .await
+        .is_refused(502, "bad_upstream", 1);
+    upstream.has_open(0).await;
+}
+
+#[actix_web::test]
+async fn endless_interim_responses_hold_no_worker() {
+    let upstream = sending_interim_responses().await;
+    let gateway = Gateway::with("--workers 1 --timeout 2s", &[&upstream]).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = gateway.connect().await;
+        client.send_with_body("POST", "/", "x").await;
+        clients.push(client);
+    }
+    upstream.is_asked().await;
+    gateway.get("/").await.is_ok("hi");
+    for mut client in clients {
+        let response = client.answer("POST").await;
+        response.is_refused(502, "bad_upstream", 1);
+    }
+}
+
 #[actix_web::test]
 async fn a_head_that_trickles_is_a_504() {
     let upstream = Upstream::new(|mut peer| async move {
