@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use actix_web::http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
 use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
@@ -24,6 +26,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::answer::{respond, with_head};
 use super::download::Idle;
+use super::headers::options;
 use super::outgoing::Outgoing;
 use super::race::Race;
 use super::upload::ClientBody;
@@ -46,16 +49,20 @@ pub(super) fn is_mentioned(request: &HttpRequest) -> bool {
     request.headers().get_all(UPGRADE).any(is_websocket)
 }
 
-/// Whether a request asks for WebSocket.
+/// Reports whether a request is an upgrade to WebSocket. Without `upgrade` in `Connection` it is not: the
+/// sender of `Upgrade` has to list it there ([RFC 9110, section 7.8][1]), so the field came through a proxy
+/// that does not pass upgrades on. Such a request is proxied as any other, without the field.
 ///
 /// # Errors
-/// If it does so in a way that another reader would take for an ordinary request. What follows
+/// If it is one in a way that another reader would take for an ordinary request. What follows
 /// such a request on its connection would then be read differently by the two.
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.8
 pub(super) fn is_asked_for(request: &HttpRequest) -> Result<bool, Refusal> {
-    if !is_mentioned(request) {
+    let headers = request.headers();
+    if !is_mentioned(request) || !lists_upgrade(headers) {
         return Ok(false);
     }
-    let headers = request.headers();
     let sound = request.head().upgrade()
         && *request.method() == Method::GET
         && request.version() == Version::HTTP_11
@@ -67,6 +74,13 @@ pub(super) fn is_asked_for(request: &HttpRequest) -> Result<bool, Refusal> {
     } else {
         Err(Reason::BadRequest.because("not a sound upgrade to websocket"))
     }
+}
+
+/// Reports whether `Connection` contains `upgrade`.
+fn lists_upgrade(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(CONNECTION).map(HeaderValue::as_bytes);
+    let mut listed = lines.flat_map(options);
+    listed.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
 /// Proxies such a request. A node that does not agree answers as to any other.

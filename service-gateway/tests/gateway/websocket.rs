@@ -223,8 +223,6 @@ async fn an_upgrade_that_others_would_not_take_for_one_is_a_400() {
         assert_eq!(client.rest().await.0, b"", "{request}");
     };
     join_all([
-        is_refused(UPGRADE.replace("connection: Upgrade\r\n", "")),
-        is_refused(UPGRADE.replace("connection: Upgrade", "connection: keep-alive")),
         is_refused(UPGRADE.replace("connection: Upgrade", "connection: upgrade, close")),
         is_refused(UPGRADE.replace("GET", "POST")),
         is_refused(UPGRADE.replace("GET", "HEAD")),
@@ -235,6 +233,38 @@ async fn an_upgrade_that_others_would_not_take_for_one_is_a_400() {
     ])
     .await;
     assert_eq!(upstream.count(), 0);
+}
+
+#[actix_web::test]
+async fn upgrade_without_connection_is_not_passed_on() {
+    let upstream = Upstream::new(|mut peer| async move {
+        let head = peer.head().await.unwrap();
+        for name in ["upgrade", "connection"] {
+            assert_eq!(head.header(name), None);
+        }
+        if head.start.starts_with("POST") {
+            assert_eq!(peer.bytes(2).await.unwrap(), b"hi");
+        }
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nplain")
+            .await;
+    })
+    .await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    let without = UPGRADE.replace("connection: Upgrade\r\n", "");
+    for request in [
+        without.clone(),
+        UPGRADE.replace("connection: Upgrade", "connection: keep-alive"),
+        UPGRADE.replace("connection: Upgrade", "connection: x-upgrade"),
+        without
+            .replace("GET", "POST")
+            .replace("host:", "content-length: 2\r\nhost:")
+            + "hi",
+    ] {
+        let mut client = gateway.connect().await;
+        client.send(&request).await;
+        client.answer("GET").await.is_ok("plain");
+    }
+    assert_eq!(upstream.connections(), 4);
 }
 
 #[actix_web::test]
