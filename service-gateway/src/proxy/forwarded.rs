@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str;
 
 use actix_web::http::header::{
-    FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, X_FORWARDED_FOR, X_FORWARDED_HOST,
+    FORWARDED, HeaderMap, HeaderName, HeaderValue, X_FORWARDED_FOR, X_FORWARDED_HOST,
     X_FORWARDED_PROTO,
 };
 use bytes::BytesMut;
@@ -127,15 +127,18 @@ fn is_trusted(origin: Option<&Origin>) -> bool {
     origin.is_some_and(Origin::is_trusted)
 }
 
-/// Writes the description of the client, apart from the prefix.
-pub(super) fn put_all(head: &mut BytesMut, received: &HeaderMap, origin: Option<&Origin>) {
+/// Writes the description of the client, apart from the prefix. The request is for this `host`.
+pub(super) fn put_all(
+    head: &mut BytesMut,
+    received: &HeaderMap,
+    host: Option<&[u8]>,
+    origin: Option<&Origin>,
+) {
     let peer = origin.map_or(&UNKNOWN, |origin| &origin.peer.name);
-    let host = received.get(HOST);
     if !is_trusted(origin) {
         put(head, &X_FORWARDED_FOR, peer);
         put(head, &X_FORWARDED_PROTO, &HTTP);
-        host.into_iter()
-            .for_each(|host| put(head, &X_FORWARDED_HOST, host));
+        put_line(head, &X_FORWARDED_HOST, host);
     } else {
         let before = received.get_all(X_FORWARDED_FOR).chain([peer]);
         let elements = before.map(HeaderValue::as_bytes);
@@ -147,9 +150,8 @@ pub(super) fn put_all(head: &mut BytesMut, received: &HeaderMap, origin: Option<
         let proto = single(received, &X_FORWARDED_PROTO, is_scheme);
         put(head, &X_FORWARDED_PROTO, proto.unwrap_or(&HTTP));
         let kept = single(received, &X_FORWARDED_HOST, is_host);
-        kept.or(host)
-            .into_iter()
-            .for_each(|host| put(head, &X_FORWARDED_HOST, host));
+        let kept = kept.map(HeaderValue::as_bytes);
+        put_line(head, &X_FORWARDED_HOST, kept.or(host));
         let port = single(received, &X_FORWARDED_PORT, is_port);
         port.into_iter()
             .for_each(|port| put(head, &X_FORWARDED_PORT, port));
@@ -190,7 +192,7 @@ fn put_forwarded(
     head: &mut BytesMut,
     received: &HeaderMap,
     origin: Option<&Origin>,
-    host: Option<&HeaderValue>,
+    host: Option<&[u8]>,
 ) {
     let sent = received.get_all(FORWARDED).map(HeaderValue::as_bytes);
     // An open quote, or one hidden behind a backslash, would swallow what is added.
@@ -204,7 +206,8 @@ fn put_forwarded(
         Some(IpAddr::V4(ip)) => ip.to_string(),
         Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
     };
-    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = host.and_then(|host| str::from_utf8(host).ok());
+    let host = host.unwrap_or_default();
     let host = match host {
         "" => String::new(),
         host => format!("host=\"{host}\";"),
@@ -286,7 +289,7 @@ fn is_prefix(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::proxy::headers::parsed;
-    use actix_web::http::header::USER_AGENT;
+    use actix_web::http::header::{HOST, USER_AGENT};
 
     const PEER: &str = "192.0.2.7";
 
@@ -312,7 +315,8 @@ mod tests {
                 put(&mut head, name, value);
             }
         }
-        put_all(&mut head, &received, Some(&origin));
+        let host = received.get(HOST).map(HeaderValue::as_bytes);
+        put_all(&mut head, &received, host, Some(&origin));
         put_prefix(&mut head, &received, Some(&origin), "/shop");
         parsed(&head)
     }

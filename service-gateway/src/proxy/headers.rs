@@ -34,10 +34,12 @@ const STAYS: [&str; 6] = [
     "x-request-id",
 ];
 
-/// Writes the headers of a request as the node gets them, but for those that are replaced.
+/// Writes the headers of a request as the node gets them, but for those that are replaced. It is for
+/// this `host`, whatever its `Host` is.
 pub(super) fn put_all(
     head: &mut BytesMut,
     received: &HeaderMap,
+    host: Option<&[u8]>,
     origin: Option<&Origin>,
     via: &HeaderValue,
     is_replaced: impl Fn(&HeaderName) -> bool,
@@ -52,7 +54,7 @@ pub(super) fn put_all(
             put(head, name, value);
         }
     }
-    forwarded::put_all(head, received, origin);
+    forwarded::put_all(head, received, host, origin);
     let vias = received.get_all(VIA).chain([via]);
     put_line(head, &VIA, vias.map(HeaderValue::as_bytes));
 }
@@ -128,6 +130,7 @@ pub(super) fn parsed(head: &[u8]) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use actix_web::http::header::HOST;
 
     const VIA_US: &str = "1.1 gateway-1a2b";
 
@@ -144,7 +147,8 @@ mod tests {
         let origin = Origin::new([192, 0, 2, 7].into(), &[].into());
         let (mut head, via) = (BytesMut::new(), HeaderValue::from_static(VIA_US));
         let received = received(lines);
-        put_all(&mut head, &received, Some(&origin), &via, |_| false);
+        let host = received.get(HOST).map(HeaderValue::as_bytes);
+        put_all(&mut head, &received, host, Some(&origin), &via, |_| false);
         parsed(&head)
     }
 

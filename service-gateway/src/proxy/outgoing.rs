@@ -9,6 +9,7 @@ use super::forwarded;
 use super::head::Asked;
 use super::headers;
 use super::sending::Request;
+use super::target;
 use super::trace::Ids;
 use super::upload::RequestBody;
 use crate::client::Client;
@@ -55,17 +56,19 @@ impl Outgoing<'_> {
         for part in start {
             head.extend_from_slice(part.as_bytes());
         }
-        if !received.contains_key(HOST) {
-            // HTTP/1.0 knows requests without, HTTP/1.1 does not.
-            for part in ["host: ", node.authority(), "\r\n"] {
-                head.extend_from_slice(part.as_bytes());
-            }
-        }
+        // HTTP/1.1 requires a Host, HTTP/1.0 does not.
+        let host = target::host(self.request);
+        headers::put_line(
+            &mut head,
+            &HOST,
+            [host.unwrap_or(node.authority().as_bytes())],
+        );
         let origin = self.client.origin.as_ref();
         let is_replaced = |name: &HeaderName| {
-            self.ids.replace(name) || (body.is_chunked() && *name == CONTENT_LENGTH)
+            let is_written = *name == HOST || (body.is_chunked() && *name == CONTENT_LENGTH);
+            is_written || self.ids.replace(name)
         };
-        headers::put_all(&mut head, received, origin, via, is_replaced);
+        headers::put_all(&mut head, received, host, origin, via, is_replaced);
         forwarded::put_prefix(&mut head, received, origin, self.prefix());
         self.ids.put(&mut head);
         if self.upgrade {

@@ -106,7 +106,8 @@ fn values<'a>(lines: &'a [(&str, Vec<u8>)], name: &str) -> Vec<&'a [u8]> {
 fn sent(received: &HeaderMap, origin: Option<&Origin>) -> HeaderMap {
     let mut head = BytesMut::new();
     let via = HeaderValue::from_static(VIA);
-    headers::put_all(&mut head, received, origin, &via, |_| false);
+    let host = received.get(header::HOST).map(HeaderValue::as_bytes);
+    headers::put_all(&mut head, received, host, origin, &via, |_| false);
     headers::parsed(&head)
 }
 

@@ -1,29 +1,54 @@
-use actix_web::http::header::{HOST, HeaderMap};
-use actix_web::http::uri::PathAndQuery;
+use actix_web::HttpRequest;
+use actix_web::http::header::{HOST, HeaderMap, HeaderValue};
+use actix_web::http::uri::{Authority, PathAndQuery, Scheme};
 use actix_web::http::{Method, Uri};
 
 use crate::error::{Reason, Refusal};
 
-/// The path and query of a request that may be proxied.
+/// Returns the path and query of a request that may be proxied, in origin-form. An `http` target in
+/// absolute-form is accepted as every server has to ([RFC 9112, section 3.2.2][1]).
 ///
 /// # Errors
 /// Whatever could be read one way here and another way by the node: targets that are not paths,
-/// `.` and `..` (percent-encoded too), backslashes, encoded slashes in these, NUL.
+/// `.` and `..` (percent-encoded too), backslashes, encoded slashes in these, NUL. Absolute-form with
+/// another scheme: the proxy port has no TLS, and a request for an `https` resource that came without
+/// has to be rejected ([RFC 9110, section 7.4][2]). Userinfo, with which a target can look like one of
+/// another host ([RFC 9110, section 4.2.4][3]).
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2
+/// [2]: https://www.rfc-editor.org/rfc/rfc9110#section-7.4
+/// [3]: https://www.rfc-editor.org/rfc/rfc9110#section-4.2.4
 pub(super) fn origin_form<'a>(method: &Method, uri: &'a Uri) -> Result<&'a str, Refusal> {
     if *method == Method::CONNECT || *method == Method::TRACE {
         return Err(Reason::NotImplemented.because(format!("{method} is not for a gateway")));
     }
     let target = uri.path_and_query().map(PathAndQuery::as_str);
-    let (Some(target), None, None) = (target, uri.scheme(), uri.authority()) else {
-        return Err(Reason::BadRequest.because("the target has to be a path"));
+    let bad = |detail: &str| Err(Reason::BadRequest.because(detail));
+    let target = match (target, uri.scheme(), uri.authority()) {
+        (Some(target), None, None) if target.starts_with('/') => target,
+        (Some(target), Some(scheme), Some(authority)) if *scheme == Scheme::HTTP => {
+            if !is_host(authority.as_str()) {
+                return bad("the target's authority is not a host and port");
+            }
+            target
+        }
+        (_, Some(_), _) => return bad("the target's scheme has to be http"),
+        _ => return bad("the target has to be a path"),
     };
-    if !target.starts_with('/') {
-        return Err(Reason::BadRequest.because("the target has to be a path"));
-    }
     if is_ambiguous(uri.path()) {
-        return Err(Reason::BadRequest.because("the path is ambiguous"));
+        return bad("the path is ambiguous");
     }
     Ok(target)
+}
+
+/// Returns the host and port that a request is for: those of its target, or else of its `Host`, which has
+/// to be ignored then ([RFC 9112, section 3.2.2][1]). `None` for HTTP/1.0 without either.
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2
+pub(super) fn host(request: &HttpRequest) -> Option<&[u8]> {
+    let authority = request.uri().authority().map(Authority::as_str);
+    let received = || request.headers().get(HOST).map(HeaderValue::as_bytes);
+    authority.map(str::as_bytes).or_else(received)
 }
 
 /// Refuses a `Host` that is none. It goes on as it is, and into `X-Forwarded-Host`, where a comma
@@ -90,10 +115,33 @@ mod tests {
     }
 
     #[test]
+    fn absolute_form_becomes_origin_form() {
+        for (absolute, expected) in [
+            ("http://other/x?y=z", "/x?y=z"),
+            ("HTTP://other:8080/x", "/x"),
+            ("http://[::1]:80/x", "/x"),
+            ("http://other", "/"),
+            ("http://other//x", "//x"),
+            (
+                "http://other/x?http://user@host/..",
+                "/x?http://user@host/..",
+            ),
+        ] {
+            assert_eq!(target(Method::GET, absolute).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
         for path in [
             "*",
-            "http://other/x",
+            "a:80",
+            "https://other/x",
+            "ftp://other/x",
+            "http://user@other/x",
+            "http://other@evil.example:80/x",
+            "http://other/a/../b",
+            "http://other/%2e%2e",
             "/a/..",
             "/../a",
             "/a/./b",

@@ -145,7 +145,9 @@ mod tests {
         let received = received(lines);
         let (ids, mut head) = (Ids::of(&received), BytesMut::new());
         let via = HeaderValue::from_static("1.1 gateway");
-        headers::put_all(&mut head, &received, None, &via, |name| ids.replace(name));
+        headers::put_all(&mut head, &received, None, None, &via, |name| {
+            ids.replace(name)
+        });
         ids.put(&mut head);
         headers::parsed(&head)
     }

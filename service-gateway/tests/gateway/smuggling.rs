@@ -62,7 +62,7 @@ async fn what_the_gateway_refuses_leaves_nothing_behind_for_the_next_request() {
         for head in [
             "POST /.. HTTP/1.1",
             "TRACE / HTTP/1.1",
-            "POST http://a/ HTTP/1.1",
+            "POST https://a/ HTTP/1.1",
         ] {
             let mut client: Wire = gateway.connect().await;
             client

@@ -8,6 +8,56 @@ async fn a_target_that_is_no_path_is_refused() {
 }
 
 #[actix_web::test]
+async fn absolute_form_is_routed_by_its_path() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::with("--route /greeter=test", &[&upstream]).await;
+    for (target, expected) in [
+        ("http://shop.example:8080/greeter/greet/Ada", "/greet/Ada"),
+        (
+            "http://shop.example:8080/greeter?x=http://y",
+            "/?x=http://y",
+        ),
+        ("HTTP://shop.example:8080/greeter", "/"),
+    ] {
+        let mut client = gateway.connect().await;
+        let headers = "forwarded: for=_x\r\nx-forwarded-host: bank.example\r\n";
+        client.ask("GET", target, headers).await.is_ok("hi");
+        client.get("/greeter/next").await.is_ok("hi"); // the same connection
+        let requests = upstream.requests();
+        let [request, next] = &requests[..] else {
+            panic!("{requests:?}");
+        };
+        assert_eq!(request.start, format!("GET {expected} HTTP/1.1"));
+        assert_eq!(request.all("host"), ["shop.example:8080"]);
+        assert_eq!(request.all("x-forwarded-host"), ["shop.example:8080"]);
+        assert_eq!(request.all("x-forwarded-prefix"), ["/greeter"]);
+        let forwarded = "for=127.0.0.1;host=\"shop.example:8080\";proto=http";
+        assert_eq!(request.all("forwarded"), [forwarded]);
+        assert_eq!(next.all("host"), ["test"]);
+        upstream.forget();
+    }
+}
+
+#[actix_web::test]
+async fn absolute_form_without_a_path_is_for_the_root() {
+    let upstream = Upstream::saying("hi").await;
+    let gateway = Gateway::of(&[&upstream]).await;
+    for (request, expected) in [
+        ("GET http://a HTTP/1.1\r\nhost: b\r\n\r\n", "/"),
+        ("GET http://a?x HTTP/1.1\r\nhost: b\r\n\r\n", "/?x"),
+        ("GET http://a HTTP/1.0\r\n\r\n", "/"),
+    ] {
+        let mut client = gateway.connect().await;
+        client.send(request).await;
+        client.answer("GET").await.is_ok("hi");
+        let sent = upstream.request();
+        assert_eq!(sent.start, format!("GET {expected} HTTP/1.1"));
+        assert_eq!(sent.all("host"), ["a"]);
+        upstream.forget();
+    }
+}
+
+#[actix_web::test]
 async fn a_path_that_leads_elsewhere_is_refused() {
     is_refused_with(400, &requests::leading_elsewhere()).await;
 }

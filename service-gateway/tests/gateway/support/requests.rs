@@ -71,10 +71,14 @@ pub(crate) fn long_targets() -> [String; 2] {
         .map(|bytes| format!("GET /{} HTTP/1.1\r\nhost: test\r\n\r\n", "x".repeat(bytes)))
 }
 
-/// Targets that are no paths.
-pub(crate) const NO_PATHS: [&str; 10] = [
-    "GET http://test/x HTTP/1.1\r\nhost: test\r\n\r\n",
-    "GET http://other:80/x HTTP/1.1\r\nhost: test\r\n\r\n",
+/// Targets that are neither paths nor HTTP URLs of a host.
+pub(crate) const NO_PATHS: [&str; 14] = [
+    "GET https://test/x HTTP/1.1\r\nhost: test\r\n\r\n",
+    "GET ws://test/x HTTP/1.1\r\nhost: test\r\n\r\n",
+    "GET http://user@test/x HTTP/1.1\r\nhost: test\r\n\r\n",
+    "GET http://user:password@test/x HTTP/1.1\r\nhost: test\r\n\r\n",
+    "GET http:///x HTTP/1.1\r\nhost: test\r\n\r\n",
+    "GET http://test/x HTTP/1.1\r\nhost: a b\r\n\r\n",
     "GET //test:80 HTTP/1.1 HTTP/1.1\r\nhost: test\r\n\r\n",
     "OPTIONS * HTTP/1.1\r\nhost: test\r\n\r\n",
     "GET * HTTP/1.1\r\nhost: test\r\n\r\n",
