@@ -135,10 +135,12 @@ pub(super) fn put_all(
     origin: Option<&Origin>,
 ) {
     let peer = origin.map_or(&UNKNOWN, |origin| &origin.peer.name);
+    // A comma may be in a host and would make two of it here. The node has it in `Host`.
+    let listed = host.filter(|host| !host.contains(&b','));
     if !is_trusted(origin) {
         put(head, &X_FORWARDED_FOR, peer);
         put(head, &X_FORWARDED_PROTO, &HTTP);
-        put_line(head, &X_FORWARDED_HOST, host);
+        put_line(head, &X_FORWARDED_HOST, listed);
     } else {
         let before = received.get_all(X_FORWARDED_FOR).chain([peer]);
         let elements = before.map(HeaderValue::as_bytes);
@@ -149,9 +151,9 @@ pub(super) fn put_all(
         );
         let proto = single(received, &X_FORWARDED_PROTO, is_scheme);
         put(head, &X_FORWARDED_PROTO, proto.unwrap_or(&HTTP));
-        let kept = single(received, &X_FORWARDED_HOST, is_host);
+        let kept = single(received, &X_FORWARDED_HOST, is_single_host);
         let kept = kept.map(HeaderValue::as_bytes);
-        put_line(head, &X_FORWARDED_HOST, kept.or(host));
+        put_line(head, &X_FORWARDED_HOST, kept.or(listed));
         let port = single(received, &X_FORWARDED_PORT, is_port);
         port.into_iter()
             .for_each(|port| put(head, &X_FORWARDED_PORT, port));
@@ -270,6 +272,10 @@ fn is_scheme(text: &str) -> bool {
     SCHEMES.iter().any(|one| text.eq_ignore_ascii_case(one))
 }
 
+fn is_single_host(text: &str) -> bool {
+    is_host(text) && !text.contains(',')
+}
+
 fn is_port(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|n| n > 0)
 }
@@ -386,6 +392,7 @@ mod tests {
             ("x-forwarded-proto", "", "http"),
             ("x-forwarded-proto", "HTTPS", "HTTPS"),
             ("x-forwarded-host", "a, b", "shop"),
+            ("x-forwarded-host", "a,b", "shop"),
             ("x-forwarded-host", "", "shop"),
             ("x-forwarded-host", "a/b", "shop"),
             ("x-forwarded-host", "[2001:db8::1]:81", "[2001:db8::1]:81"),

@@ -1,3 +1,5 @@
+use std::net::Ipv6Addr;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::{HOST, HeaderMap, HeaderValue};
 use actix_web::http::uri::{Authority, PathAndQuery, Scheme};
@@ -51,24 +53,70 @@ pub(super) fn host(request: &HttpRequest) -> Option<&[u8]> {
     authority.map(str::as_bytes).or_else(received)
 }
 
-/// Refuses a `Host` that is none. It goes on as it is, and into `X-Forwarded-Host`, where a comma
-/// would make two of it.
+/// Refuses a request whose `Host` is invalid ([RFC 9112, section 3.2][1]). An empty one is valid: the target
+/// has no authority.
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-3.2
 pub(super) fn check_host(headers: &HeaderMap) -> Result<(), Refusal> {
-    let host = headers.get(HOST).map_or(&[][..], |host| host.as_bytes());
-    if host.iter().all(is_of_host) {
+    let host = headers.get(HOST).map_or(&[][..], HeaderValue::as_bytes);
+    let is_valid = host.is_empty() || str::from_utf8(host).is_ok_and(is_host);
+    if is_valid {
         Ok(())
     } else {
         Err(Reason::BadRequest.because("Host is not the name of a host"))
     }
 }
 
-/// Reports whether a text can be the value of `Host`.
+/// Reports whether a text is `uri-host [ ":" port ]` ([RFC 9110, section 7.2][1]) with a host that is not
+/// empty, as `http` requires ([section 4.2.1][2]).
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.2
+/// [2]: https://www.rfc-editor.org/rfc/rfc9110#section-4.2.1
 pub(super) fn is_host(text: &str) -> bool {
-    !text.is_empty() && text.as_bytes().iter().all(is_of_host)
+    let (is_valid, rest) = match text.strip_prefix('[') {
+        Some(text) => {
+            let (literal, rest) = text.split_once(']').unwrap_or_default();
+            (is_ip_literal(literal), rest)
+        }
+        None => {
+            let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
+            (!name.is_empty() && is_reg_name(name), rest)
+        }
+    };
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    is_valid && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
 }
 
-fn is_of_host(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%:[]".contains(byte)
+/// Reports whether a text is an IPv6 address or of a later version, for which only the form is fixed
+/// ([RFC 3986, section 3.2.2][1]).
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2
+fn is_ip_literal(text: &str) -> bool {
+    let later = text.strip_prefix(['v', 'V']);
+    let Some((version, address)) = later.and_then(|text| text.split_once('.')) else {
+        return text.parse::<Ipv6Addr>().is_ok();
+    };
+    let is_version = !version.is_empty() && version.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_of_address = |byte| is_of_name(byte) || byte == b':';
+    is_version && !address.is_empty() && address.bytes().all(is_of_address)
+}
+
+/// Reports whether a text is a registered name or an IPv4 address.
+fn is_reg_name(text: &str) -> bool {
+    let mut parts = text.split('%');
+    let is_plain = |part: &str| part.bytes().all(is_of_name);
+    let is_encoded = |part: &str| {
+        let (byte, rest) = part.split_at_checked(2).unwrap_or_default();
+        !byte.is_empty() && byte.bytes().all(|b| b.is_ascii_hexdigit()) && is_plain(rest)
+    };
+    parts.next().is_some_and(is_plain) && parts.all(is_encoded)
+}
+
+/// Reports whether a byte is an unreserved character or a sub-delim of [RFC 3986, section 2][1].
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc3986#section-2.2
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
 }
 
 fn is_ambiguous(path: &str) -> bool {
@@ -111,6 +159,63 @@ mod tests {
             "/a%2Fb",
         ] {
             assert_eq!(target(Method::GET, path).as_deref(), Ok(path));
+        }
+    }
+
+    #[test]
+    fn hosts_follow_the_grammar() {
+        for host in [
+            "a",
+            "A_b.c-d.:80",
+            "a:",
+            "a~!$&'()*+,;=b:1",
+            "caf%C3%A9.example",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[2001:db8::192.0.2.7]:80",
+            "[v1.fe80:a,b]:80",
+        ] {
+            assert!(is_host(host), "{host}");
+        }
+        for host in [
+            "",
+            ":80",
+            "a b",
+            "a/b",
+            "user@a",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "<a>",
+            "\"a\"",
+            "a|b",
+            "a^b",
+            "caf\u{e9}",
+            "a%",
+            "a%2",
+            "a%2g",
+            "%\u{e9}",
+            "a:b",
+            "a:80:80",
+            "a:-1",
+            "::1",
+            "[]",
+            "[",
+            "[::1",
+            "::1]",
+            "[::1]80",
+            "[::1]:a",
+            "[[::1]]",
+            "[1.2.3.4]",
+            "[fe80::1%25eth0]",
+            "[v.a]",
+            "[v1.]",
+            "[vg.a]",
+            "[v1.a/b]",
+            "a[::1]",
+            "[a]",
+        ] {
+            assert!(!is_host(host), "{host}");
         }
     }
 

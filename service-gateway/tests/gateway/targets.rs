@@ -108,6 +108,10 @@ async fn a_host_that_is_none_is_refused() {
         "a_b.c-d.",
         "127.0.0.1",
         "xn--caf-dma",
+        "caf%C3%A9",
+        "a!b$c&d'e(f)*+,;=",
+        "a:",
+        "[v1.a:b]",
         "",
     ] {
         let mut client = gateway.connect().await;
@@ -115,6 +119,11 @@ async fn a_host_that_is_none_is_refused() {
             .send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"))
             .await;
         client.answer("GET").await.is_ok("hi");
+        let request = upstream.requests().pop().unwrap();
+        assert_eq!(request.all("host"), [host]);
+        let is_list = host.contains(',');
+        let forwarded = if is_list { vec![] } else { vec![host] };
+        assert_eq!(request.all("x-forwarded-host"), forwarded);
     }
 }
 

@@ -123,7 +123,7 @@ pub(crate) fn leading_elsewhere() -> Vec<String> {
 pub(crate) fn no_hosts() -> Vec<String> {
     [
         "a b",
-        "a,b",
+        "a, b",
         "a/b",
         "user@a",
         "a?b",
@@ -131,8 +131,15 @@ pub(crate) fn no_hosts() -> Vec<String> {
         "a\\b",
         "caf\u{e9}",
         "<a>",
-        "a;b",
         "\"a\"",
+        ":80",
+        "a:b",
+        "a:80:80",
+        "a%zz",
+        "::1",
+        "[::1",
+        "[a]",
+        "[::1]x",
     ]
     .map(|host| format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"))
     .into()
