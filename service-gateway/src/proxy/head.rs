@@ -8,7 +8,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use httparse::{ParserConfig, Status};
 
 use super::connection::Unanswered;
@@ -32,6 +32,15 @@ const ADDED: usize = 8;
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) status: StatusCode,
+    /// The reason phrase, if it is not the status's own. It may be empty, and contains visible ASCII
+    /// characters, tabs, blanks and bytes from 0x80 on ([RFC 9112, section 4][1]).
+    ///
+    /// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-4
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "responses have no reason phrase of their own yet")
+    )]
+    pub(super) reason: Option<Bytes>,
     /// Without those that end here, and without the length.
     pub(super) headers: HeaderMap,
     /// How long the body is, or would be.
@@ -87,6 +96,7 @@ impl Head {
         let closes = told.close || (is_old && !told.keep_alive) || is_spoilt;
         let head = Self {
             status,
+            reason: own_reason(status, &received[..length]),
             headers: told.headers,
             length: told.length,
             closes: closes || status == StatusCode::SWITCHING_PROTOCOLS,
@@ -124,6 +134,16 @@ fn lower_minor_version(received: &mut [u8]) {
     {
         *minor = b'1';
     }
+}
+
+/// Returns the reason phrase of a head that was parsed, if it differs from the status's own. The parser
+/// omits one with bytes from 0x80 on.
+fn own_reason(status: StatusCode, head: &[u8]) -> Option<Bytes> {
+    let mut lines = head.split(|byte| b"\r\n".contains(byte));
+    let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
+    let reason = line.get("HTTP/1.1 200 ".len()..).unwrap_or_default();
+    let own = status.canonical_reason().map(str::as_bytes);
+    (own != Some(reason)).then(|| Bytes::copy_from_slice(reason))
 }
 
 fn is_interim(status: StatusCode) -> bool {
@@ -408,6 +428,35 @@ mod tests {
             let text = format!("{version} 200 OK\r\n\r\n");
             let head = Head::take(&mut BytesMut::from(&*text), Asked::default());
             assert!(matches!(head, Err(Unanswered::Nonsense(_))), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_reason_phrase_of_the_nodes_own_is_kept() {
+        for (line, expected) in [
+            ("200 OK", None),
+            ("404 Not Found", None),
+            ("200 ", Some("")),
+            ("200", Some("")),
+            ("200 ok", Some("ok")),
+            ("404 No such\tgreeting ", Some("No such\tgreeting ")),
+            ("200  OK", Some(" OK")),
+            ("200 \u{e9}t\u{e9}", Some("\u{e9}t\u{e9}")),
+            ("600 Custom", Some("Custom")),
+            ("999 ", Some("")),
+        ] {
+            for start in ["HTTP/1.1", "\r\n\nHTTP/1.0"] {
+                let text = format!("{start} {line}\r\ncontent-length: 0\r\n\r\n");
+                let head = Head::take(&mut BytesMut::from(&*text), Asked::default());
+                let (head, _) = head.unwrap().unwrap();
+                let reason = head.reason.as_deref();
+                assert_eq!(reason, expected.map(str::as_bytes), "{line}");
+            }
+        }
+        for line in ["200 a\0b", "200 a\x7f", "200 a\rb", "200 \x1b[0m"] {
+            let text = format!("HTTP/1.1 {line}\r\n\r\n");
+            let head = Head::take(&mut BytesMut::from(&*text), Asked::default());
+            assert!(matches!(head, Err(Unanswered::Nonsense(_))), "{line}");
         }
     }
 
