@@ -254,10 +254,14 @@ impl Io {
             match self.decode() {
                 Ok(Decoded::Data(data)) => {
                     self.body_awaited_since = None;
+                    self.expects_continue = false; // the client has not waited
                     self.body_pause.moved(data.len(), since.elapsed());
                     return Poll::Ready(Some(Ok(data)));
                 }
-                Ok(Decoded::End) => return Poll::Ready(None),
+                Ok(Decoded::End) => {
+                    self.expects_continue = false;
+                    return Poll::Ready(None);
+                }
                 Ok(Decoded::Pending) => {}
                 Err(error) => {
                     return Poll::Ready(Some(Err(io::Error::new(ErrorKind::InvalidData, error))));

@@ -7,6 +7,7 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse};
 use discovery::Endpoint;
+use http1::ReasonPhrase;
 
 use super::download::{Download, Idle};
 use super::head::Head;
@@ -57,6 +58,9 @@ pub(super) fn with_head(
     body: BoxBody,
 ) -> HttpResponse {
     let mut response = HttpResponse::with_body(head.status, body);
+    if let Some(reason) = head.reason {
+        response.extensions_mut().insert(ReasonPhrase(reason));
+    }
     let headers = response.headers_mut();
     *headers = head.headers;
     if let (StatusCode::NOT_MODIFIED, Some(length)) = (head.status, head.length) {

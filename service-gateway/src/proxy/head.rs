@@ -36,10 +36,6 @@ pub(super) struct Head {
     /// characters, tabs, blanks and bytes from 0x80 on ([RFC 9112, section 4][1]).
     ///
     /// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-4
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "responses have no reason phrase of their own yet")
-    )]
     pub(super) reason: Option<Bytes>,
     /// Without those that end here, and without the length.
     pub(super) headers: HeaderMap,

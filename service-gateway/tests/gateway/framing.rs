@@ -299,3 +299,13 @@ async fn a_node_that_closes_does_not_close_the_clients_connection() {
     }
     assert_eq!(upstream.connections(), 20);
 }
+
+#[actix_web::test]
+async fn a_reason_phrase_passes_on() {
+    for line in ["600 Custom", "200 Fine by me", "404 Not Found", "299 "] {
+        let answer = format!("HTTP/1.1 {line}\r\ncontent-length: 2\r\n\r\nhi");
+        let upstream = Upstream::answering(&answer).await;
+        let answer = Gateway::of(&[&upstream]).await.get("/").await;
+        assert_eq!(answer.start, format!("HTTP/1.1 {line}"));
+    }
+}

@@ -20,6 +20,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod mixed;
+mod pipelines;
 mod pipelining;
 mod process;
 #[path = "../../../service-greeter/tests/greeter/prometheus.rs"]

@@ -6,6 +6,7 @@ mod answers;
 mod bodies;
 mod life;
 mod metrics;
+mod pipelines;
 mod process;
 mod program;
 mod prometheus;
