@@ -273,3 +273,164 @@ pub(crate) fn has_empty_line(received: &[u8], from: usize) -> bool {
     let mut ends = received.iter().enumerate().filter(|(_, b)| **b == b'\n');
     ends.any(|(at, _)| matches!(received[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn take(text: &str) -> Result<Option<Head>, HeadError> {
+        Head::take(&mut BytesMut::from(text))
+    }
+
+    fn semantics(lines: &str) -> Semantics {
+        let text = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
+        take(&text).unwrap().expect("a whole head").semantics
+    }
+
+    #[test]
+    fn a_head_is_taken_once_it_is_complete() {
+        let text = b"\r\nPUT /a?b HTTP/1.1\r\nHost: a\r\nX: 1\r\nx: 2\r\nContent-Length: 3\r\n\r\n";
+        let mut received = BytesMut::new();
+        for byte in text {
+            assert!(Head::take(&mut received).unwrap().is_none());
+            received.put_slice(&[*byte]);
+        }
+        received.put_slice(b"body");
+        let head = Head::take(&mut received).unwrap().unwrap();
+        assert_eq!(received, "body");
+        assert_eq!(head.framing, Framing::Length(3));
+        let request = head.request;
+        assert_eq!((request.method(), request.path()), (&Method::PUT, "/a"));
+        let values: Vec<_> = request.head().headers.get_all("x").collect();
+        assert_eq!(values, ["1", "2"]);
+    }
+
+    #[test]
+    fn the_head_decides_about_the_connection() {
+        for (lines, keeps_alive) in [
+            ("GET / HTTP/1.1\nhost: a", true),
+            ("GET / HTTP/1.1\nhost: a\nconnection: x, Close", false),
+            (
+                "GET / HTTP/1.1\nhost: a\nconnection: keep-alive\nconnection: close",
+                false,
+            ),
+            ("GET / HTTP/1.0", false),
+            ("GET / HTTP/1.0\nconnection: x, Keep-Alive", true),
+            ("GET / HTTP/1.0\nconnection: close, keep-alive", false),
+        ] {
+            assert_eq!(semantics(lines).keeps_alive, keeps_alive, "{lines}");
+        }
+        for (lines, proposes_upgrade) in [
+            (
+                "GET / HTTP/1.1\nhost: a\nconnection: upgrade\nupgrade: websocket",
+                true,
+            ),
+            (
+                "GET / HTTP/1.1\nhost: a\nconnection: x, Upgrade\nupgrade: h2c",
+                true,
+            ),
+            ("GET / HTTP/1.1\nhost: a\nupgrade: websocket", false),
+            ("GET / HTTP/1.1\nhost: a\nconnection: upgrade", false),
+            ("CONNECT a:1 HTTP/1.1\nhost: a", true),
+        ] {
+            assert_eq!(
+                semantics(lines).proposes_upgrade,
+                proposes_upgrade,
+                "{lines}"
+            );
+        }
+        for (lines, expects_continue) in [
+            ("PUT / HTTP/1.1\nhost: a\nexpect: 100-Continue", true),
+            ("PUT / HTTP/1.1\nhost: a\nexpect: x, 100-continue", true),
+            ("PUT / HTTP/1.1\nhost: a\nexpect: 200-ok", false),
+            ("PUT / HTTP/1.0\nexpect: 100-continue", false),
+        ] {
+            assert_eq!(
+                semantics(lines).expects_continue,
+                expects_continue,
+                "{lines}"
+            );
+        }
+    }
+
+    #[test]
+    fn ambiguous_heads_are_refused() {
+        for fields in [
+            "",
+            "host: a\r\nhost: a",
+            "host: a\r\ncontent-length: 1\r\ncontent-length: 1",
+            "host: a\r\ncontent-length: 1, 1",
+            "host: a\r\ncontent-length: +1",
+            "host: a\r\ncontent-length: ",
+            "host: a\r\ncontent-length: 18446744073709551616",
+            "host: a\r\ncontent-length: 0\r\ntransfer-encoding: chunked",
+            "host: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            "host: a\r\ntransfer-encoding: gzip, chunked",
+            "host: a\r\ntransfer-encoding: identity",
+            "host: a\r\nx : y",
+            "host: a\r\nx: y\r\n z",
+        ] {
+            let head = take(&format!("PUT / HTTP/1.1\r\n{fields}\r\n\r\n"));
+            assert_eq!(head.err(), Some(HeadError::Malformed), "{fields}");
+        }
+        for line in [
+            "}",
+            "\0",
+            "G@T",
+            "GET  /",
+            "GET / HTTP/2.0\r\n\r\n",
+            "GET /\r\n\r\n",
+        ] {
+            assert_eq!(take(line).err(), Some(HeadError::Malformed), "{line}");
+        }
+        for head in [
+            "POST / HTTP/1.0",
+            "PUT / HTTP/1.0\r\ntransfer-encoding: chunked",
+        ] {
+            let head = take(&format!("{head}\r\n\r\n"));
+            assert_eq!(head.err(), Some(HeadError::Malformed));
+        }
+    }
+
+    #[test]
+    fn a_head_has_a_maximum_size() {
+        let (start, end) = ("GET / HTTP/1.1\r\nhost: a\r\nx: ", "\r\n\r\n");
+        let longest = MAX_HEAD_BYTES - start.len() - end.len();
+        let head = |bytes| format!("{start}{}{end}", "x".repeat(bytes));
+        assert!(take(&head(longest)).unwrap().is_some());
+        assert_eq!(take(&head(longest + 1)).err(), Some(HeadError::TooLarge));
+        let part = &head(longest + 10)[..MAX_HEAD_BYTES + 1];
+        assert_eq!(take(part).err(), Some(HeadError::TooLarge));
+        let many: String = (0..MAX_FIELDS).map(|n| format!("x-{n}: \r\n")).collect();
+        let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n");
+        assert_eq!(take(&many).err(), Some(HeadError::TooLarge));
+        let target = |bytes| format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(bytes));
+        assert!(take(&target(MAX_TARGET_BYTES - 1)).unwrap().is_some());
+        assert_eq!(
+            take(&target(MAX_TARGET_BYTES)).err(),
+            Some(HeadError::TargetTooLong)
+        );
+        let part = &target(MAX_HEAD_BYTES)[..MAX_LINE_BYTES + 1];
+        assert_eq!(take(part).err(), Some(HeadError::TargetTooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = Head::take(&mut BytesMut::from(&bytes[..]));
+        }
+
+        #[test]
+        fn a_complete_head_has_an_empty_line(bytes in "[A-Za-z :/1.\r\n]{0,60}", at in 0_usize..60) {
+            let text = format!("GET / HTTP/1.1\r\nhost: a\r\n{bytes}");
+            if let Ok(Some(_)) = take(&text) {
+                let at = at.min(text.len());
+                let seen = has_empty_line(&text.as_bytes()[..at], 0);
+                prop_assert!(seen || has_empty_line(text.as_bytes(), at));
+            }
+        }
+    }
+}

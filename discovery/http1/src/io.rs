@@ -150,6 +150,10 @@ impl Io {
 
     /// Reads once, at most `room` bytes.
     fn poll_read(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.received.is_empty() && self.stream.poll_read_ready(cx)?.is_pending() {
+            self.received = BytesMut::new(); // a connection that waits needs no buffer
+            return Poll::Pending;
+        }
         self.received.reserve(room);
         let stream = Pin::new(&mut self.stream);
         let read = ready!(poll_read_buf(
@@ -186,7 +190,7 @@ impl Io {
                 Poll::Ready(_) => {}
                 Poll::Pending => {
                     if self.received.is_empty() {
-                        self.received = BytesMut::new(); // an idle connection needs no buffer
+                        self.out = BytesMut::new();
                     }
                     ready!(self.deadline.poll(head.by, cx));
                     return Poll::Ready(Ok(match head.has_begun {
@@ -279,7 +283,10 @@ impl Io {
             }
             let is_pending = self.poll_read(self.body_room(), cx)?.is_pending();
             if is_pending {
-                self.consumer = Some(cx.waker().clone());
+                match &mut self.consumer {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => self.consumer = Some(cx.waker().clone()),
+                }
                 if matches!(self.framing, Framing::UntilClose) {
                     return Poll::Pending; // another protocol may be silent
                 }

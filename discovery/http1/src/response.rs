@@ -213,3 +213,145 @@ fn date() -> [u8; DATE_BYTES] {
     }
     date
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_http::header::HeaderValue;
+
+    use super::*;
+
+    const GET: Semantics = Semantics {
+        version: Version::HTTP_11,
+        is_head: false,
+        keeps_alive: true,
+        expects_continue: false,
+        proposes_upgrade: false,
+    };
+    const HEAD: Semantics = Semantics {
+        is_head: true,
+        ..GET
+    };
+    const OLD: Semantics = Semantics {
+        version: Version::HTTP_10,
+        ..GET
+    };
+
+    /// Returns a response's head without its date, its lines joined by `|`.
+    fn head(response: &Response<()>, size: BodySize, request: Semantics, closes: bool) -> String {
+        let mut out = BytesMut::new();
+        put_head(&mut out, response, size, request, closes);
+        let text = std::str::from_utf8(&out).unwrap();
+        let (lines, end) = text.split_once("\r\n\r\n").expect("an empty line");
+        assert_eq!(end, "");
+        let lines = lines
+            .split("\r\n")
+            .filter(|line| !line.starts_with("date: "));
+        lines.collect::<Vec<_>>().join("|")
+    }
+
+    fn response(status: u16) -> Response<()> {
+        let status = StatusCode::from_u16(status).unwrap();
+        Response::with_body(status, ())
+    }
+
+    #[test]
+    fn a_response_has_one_framing() {
+        let (sized, stream) = (BodySize::Sized(5), BodySize::Stream);
+        for (status, size, request, expected) in [
+            (200, sized, GET, "HTTP/1.1 200 OK|content-length: 5"),
+            (
+                200,
+                stream,
+                GET,
+                "HTTP/1.1 200 OK|transfer-encoding: chunked",
+            ),
+            (
+                200,
+                BodySize::None,
+                GET,
+                "HTTP/1.1 200 OK|content-length: 0",
+            ),
+            (200, sized, HEAD, "HTTP/1.1 200 OK|content-length: 5"),
+            (
+                200,
+                stream,
+                HEAD,
+                "HTTP/1.1 200 OK|transfer-encoding: chunked",
+            ),
+            (200, BodySize::None, HEAD, "HTTP/1.1 200 OK"),
+            (200, stream, OLD, "HTTP/1.0 200 OK|connection: keep-alive"),
+            (204, sized, GET, "HTTP/1.1 204 No Content"),
+            (
+                304,
+                sized,
+                GET,
+                "HTTP/1.1 304 Not Modified|content-length: 7",
+            ),
+            (600, sized, GET, "HTTP/1.1 600 |content-length: 5"),
+        ] {
+            let mut response = response(status);
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("7"));
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("gzip"));
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            assert_eq!(head(&response, size, request, false), expected);
+        }
+    }
+
+    #[test]
+    fn the_connection_field_differs_from_the_default_only() {
+        let mut upgrade = response(426);
+        let websocket = HeaderValue::from_static("websocket");
+        upgrade.headers_mut().insert(UPGRADE, websocket);
+        let connection = |response: &Response<()>, request, closes| {
+            let head = head(response, BodySize::Sized(0), request, closes);
+            let mut lines = head.split('|');
+            lines.find_map(|line| Some(line.strip_prefix("connection: ")?.to_owned()))
+        };
+        for (request, closes, plain, upgrades) in [
+            (GET, false, None, "upgrade"),
+            (GET, true, Some("close"), "close, upgrade"),
+            (OLD, false, Some("keep-alive"), "keep-alive, upgrade"),
+            (OLD, true, None, "upgrade"),
+        ] {
+            assert_eq!(
+                connection(&response(200), request, closes).as_deref(),
+                plain
+            );
+            assert_eq!(
+                connection(&upgrade, request, closes).as_deref(),
+                Some(upgrades)
+            );
+        }
+        *upgrade.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let switched = connection(&upgrade, GET, true);
+        assert_eq!(switched.as_deref(), Some("upgrade"));
+    }
+
+    #[test]
+    fn a_reason_phrase_replaces_the_usual_one() {
+        let mut response = response(200);
+        let phrase = ReasonPhrase(Bytes::from_static(b"Fine"));
+        response.extensions_mut().insert(phrase);
+        let head = head(&response, BodySize::None, HEAD, false);
+        assert_eq!(head, "HTTP/1.1 200 Fine");
+    }
+
+    #[test]
+    fn numbers_are_written_whole() {
+        for number in [0, 9, 10, 15, 16, 65_535, 65_536, usize::MAX] {
+            let mut out = BytesMut::new();
+            put_number(&mut out, number as u64);
+            out.put_u8(b' ');
+            put_chunk_size(&mut out, number);
+            assert_eq!(out, format!("{number} {number:X}\r\n"));
+        }
+    }
+
+    #[test]
+    fn a_date_is_that_of_now() {
+        let date = httpdate::parse_http_date(std::str::from_utf8(&date()).unwrap());
+        let age = SystemTime::now().duration_since(date.unwrap()).unwrap();
+        assert!(age.as_secs() < 60, "{age:?}");
+    }
+}
