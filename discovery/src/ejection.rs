@@ -2,8 +2,8 @@
 //!
 //! | state | event | next state |
 //! |---|---|---|
-//! | up | five failures in a row: error responses, broken responses, timeouts | ejected |
-//! | up | no connection, or no response to a request nor to a health check | ejected |
+//! | up | five failures in a row: error responses, broken responses, timeouts, connect timeouts | ejected |
+//! | up | a refused connection, or no response to a request nor to a health check | ejected |
 //! | up | a success | up, counted from zero again |
 //! | up | a timeout of a request from before the last ejection ended | up |
 //! | ejected | its ejection time is over | ejected, a health check is due |
@@ -49,7 +49,7 @@ const DRAINED_UNLISTED: Duration = Duration::from_secs(24 * 60 * 60);
 /// Why an endpoint is set aside: see [chapter 7 of the guide](crate::guide#7-when-nodes-die).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ejection {
-    /// No connection could be made: nobody is there.
+    /// A connection was refused, or several in a row were not made in time.
     Unreachable,
     /// Connections can be made, and nothing comes back.
     Silent,

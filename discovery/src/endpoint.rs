@@ -271,6 +271,16 @@ impl InFlight {
         }
     }
 
+    /// Reports that no connection was made in time: a failure like a bad answer. Five failures in a row
+    /// eject the endpoint as unreachable.
+    pub fn connect_timed_out(&self) {
+        if self.record.timed_out(self.chosen) {
+            self.eject(Ejection::Unreachable);
+        } else if self.is_probe() {
+            self.fail_probe(Ejection::Unreachable);
+        }
+    }
+
     /// [Ejects](Endpoint::eject) the endpoint, for longer if this request was to probe it.
     pub fn eject(&self, why: Ejection) {
         if self.is_probe() {

@@ -122,8 +122,9 @@ pub struct Config {
     #[arg(long, env, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub timeout: Duration,
 
-    /// How long connecting to one node may take
-    #[arg(long, env, value_name = "TIME", default_value = "1s", value_parser = time)]
+    /// How long connecting to one node may take. Long enough by default for a lost SYN to be sent again
+    /// twice; after 250ms another node is tried too
+    #[arg(long, env, value_name = "TIME", default_value = "4s", value_parser = time)]
     pub connect_timeout: Duration,
 
     /// How long a node may keep silent before a GET, HEAD or OPTIONS request goes to another one too, once;

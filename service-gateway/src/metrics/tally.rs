@@ -32,7 +32,8 @@ pub(crate) struct Served {
 pub(crate) enum Step {
     /// It was sent to a node.
     Attempt,
-    /// That was another node, after an attempt that failed.
+    /// That was another node, after an attempt that failed, or beside one that had no connection for too
+    /// long.
     Retry,
     /// That was a second node, beside one that keeps silent.
     Hedge,

@@ -1,13 +1,21 @@
 //! One attempt at one node.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use actix_web::rt::spawn;
+use discovery::InFlight;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use tokio::time::Instant;
 
 use super::answer_body::AnswerBody;
-use super::connection::Unanswered;
+use super::connection::{Connection, Unanswered};
 use super::head::Head;
+use super::outlier::End;
 use super::pool::Pool;
 use super::sending::Request;
 use crate::descriptors::is_local;
@@ -18,6 +26,8 @@ use crate::error::Reason;
 pub(super) enum Failure {
     /// No connection was made, so nothing was sent.
     NotConnected(io::Error),
+    /// No connection was made in time, so nothing was sent.
+    ConnectTimeout(io::Error),
     /// No connection was made for a reason of this host: that says nothing about the node.
     Local(io::Error),
     /// The request was sent, or part of it, and no answer came, or one that makes no sense.
@@ -33,6 +43,8 @@ impl Failure {
     fn of_connecting(error: io::Error) -> Self {
         if is_local(&error) {
             Self::Local(error)
+        } else if error.kind() == ErrorKind::TimedOut {
+            Self::ConnectTimeout(error)
         } else {
             Self::NotConnected(error)
         }
@@ -40,7 +52,7 @@ impl Failure {
 
     pub(super) fn reason(&self) -> Reason {
         match self {
-            Self::NotConnected(_) => Reason::ConnectFailed,
+            Self::NotConnected(_) | Self::ConnectTimeout(_) => Reason::ConnectFailed,
             Self::Local(_) => Reason::Overloaded,
             Self::NoAnswer(_) | Self::Stale(_) | Self::Unclear(_) => Reason::BadUpstream,
         }
@@ -49,7 +61,9 @@ impl Failure {
     /// What happened.
     pub(super) fn detail(&self) -> String {
         match self {
-            Self::NotConnected(error) | Self::Local(error) => format!("no connection: {error}"),
+            Self::NotConnected(error) | Self::ConnectTimeout(error) | Self::Local(error) => {
+                format!("no connection: {error}")
+            }
             Self::NoAnswer(error) => format!("no answer: {error}"),
             Self::Stale(error) => format!("no answer: {error}"),
             Self::Unclear(detail) => (*detail).to_owned(),
@@ -57,22 +71,102 @@ impl Failure {
     }
 }
 
-/// Sends a request, over a new connection if wanted, and waits for the head of the answer.
+pub(super) type Sent = Result<(Head, AnswerBody), Failure>;
+
+/// An attempt that has not ended.
+pub(super) struct Attempt<'a> {
+    pub(super) endpoint: InFlight,
+    pub(super) began: Instant,
+    stage: Stage<'a>,
+}
+
+enum Stage<'a> {
+    Connecting(Connecting),
+    Sending(LocalBoxFuture<'a, Sent>),
+}
+
+/// A connection that is being made. It needs no request.
+type Connecting = LocalBoxFuture<'static, Result<Connection, Failure>>;
+
+/// The end of a stage.
+pub(super) enum StageEnd {
+    /// There is a connection, and nothing was sent over it.
+    Connected(Connection),
+    Sent(Sent),
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn connect(endpoint: InFlight, began: Instant, pool: &Rc<Pool>) -> Self {
+        let connection = connect(pool.clone(), endpoint.address);
+        Self {
+            endpoint,
+            began,
+            stage: Stage::Connecting(connection.boxed_local()),
+        }
+    }
+
+    /// Sends the request over a connection, which may have been kept from an earlier request.
+    pub(super) fn send(
+        endpoint: InFlight,
+        began: Instant,
+        pool: &'a Rc<Pool>,
+        (connection, is_kept): (Connection, bool),
+        request: Request,
+    ) -> Self {
+        let response = send(pool, endpoint.address, connection, is_kept, request);
+        Self {
+            endpoint,
+            began,
+            stage: Stage::Sending(response.boxed_local()),
+        }
+    }
+
+    pub(super) fn is_connecting(&self) -> bool {
+        matches!(self.stage, Stage::Connecting(_))
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<StageEnd> {
+        Poll::Ready(match &mut self.stage {
+            Stage::Connecting(connection) => match ready!(connection.poll_unpin(cx)) {
+                Ok(connection) => StageEnd::Connected(connection),
+                Err(failure) => StageEnd::Sent(Err(failure)),
+            },
+            Stage::Sending(response) => StageEnd::Sent(ready!(response.poll_unpin(cx))),
+        })
+    }
+
+    /// Gives the attempt up if it has no connection yet: the request goes over another one. Connecting goes
+    /// on, for a later request, and for the report when no connection is made.
+    pub(super) fn leave_connecting(self, pool: &Rc<Pool>) {
+        let Stage::Connecting(connection) = self.stage else {
+            return;
+        };
+        let (endpoint, pool) = (self.endpoint, pool.clone());
+        spawn(async move {
+            match connection.await {
+                Ok(connection) => pool.put(endpoint.address, connection),
+                Err(failure) => End::Failed((&failure).into()).report(false).tell(&endpoint),
+            }
+        });
+    }
+}
+
+async fn connect(pool: Rc<Pool>, node: SocketAddr) -> Result<Connection, Failure> {
+    let connection = pool.connect(node).await;
+    connection.map_err(Failure::of_connecting)
+}
+
+/// Sends a request and waits for the head of the answer.
 ///
 /// A kept connection that ends before anything was sent costs nothing: the request takes the next.
-pub(super) async fn send(
+async fn send(
     pool: &Rc<Pool>,
     node: SocketAddr,
+    mut connection: Connection,
+    mut is_kept: bool,
     mut request: Request,
-    over_new: bool,
-) -> Result<(Head, AnswerBody), Failure> {
+) -> Sent {
     loop {
-        let kept = if over_new { None } else { pool.take(node) };
-        let is_kept = kept.is_some();
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => pool.connect(node).await.map_err(Failure::of_connecting)?,
-        };
         request = match connection.exchange(request).await {
             Ok((head, framing)) => {
                 let body = AnswerBody::new(connection, framing, head.closes, node, pool.clone());
@@ -85,6 +179,10 @@ pub(super) async fn send(
             }
             Err(Unanswered::Nonsense(error)) => return Err(Failure::NoAnswer(error)),
             Err(Unanswered::Unclear(what)) => return Err(Failure::Unclear(what)), // and its connection ends with it
+        };
+        (connection, is_kept) = match pool.take(node) {
+            Some(connection) => (connection, true),
+            None => (connect(pool.clone(), node).await?, false),
         };
     }
 }
@@ -109,6 +207,15 @@ mod tests {
 
     /// Who waits that long waits in vain.
     const LIMIT: Duration = Duration::from_secs(20);
+
+    /// Sends a request as the first attempt does.
+    async fn attempt(pool: &Rc<Pool>, node: SocketAddr) -> Sent {
+        let (connection, is_kept) = match pool.take(node) {
+            Some(connection) => (connection, true),
+            None => (connect(pool.clone(), node).await?, false),
+        };
+        send(pool, node, connection, is_kept, request()).await
+    }
 
     fn request() -> Request {
         Request {
@@ -135,7 +242,7 @@ mod tests {
             }
         });
         let pool = Pool::unlimited(LIMIT);
-        let mut sending = pin!(send(&pool, node, request(), false));
+        let mut sending = pin!(attempt(&pool, node));
         let mut is_first = true;
         let sent = poll_fn(|cx| {
             let sent = sending.as_mut().poll(cx);
@@ -153,7 +260,7 @@ mod tests {
     async fn a_host_without_descriptors_is_no_failure_of_the_node() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let pool = Pool::new(LIMIT, Arc::new(Semaphore::new(0)));
-        let sent = send(&pool, listener.local_addr().unwrap(), request(), false).await;
+        let sent = attempt(&pool, listener.local_addr().unwrap()).await;
         let failure = sent.err().unwrap();
         assert!(matches!(failure, Failure::Local(_)));
         assert_eq!(failure.reason(), Reason::Overloaded);
@@ -175,7 +282,7 @@ mod tests {
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
             peer.write_all(answer).await.unwrap();
         };
-        let sent = join(send(&pool, node, request(), false), answering);
+        let sent = join(attempt(&pool, node), answering);
         let (answer, ()) = timeout(LIMIT, sent).await.unwrap();
         assert_eq!(answer.unwrap().0.status, 200);
     }

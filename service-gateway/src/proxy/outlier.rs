@@ -5,6 +5,7 @@
 //! | has a response below 500 | a success |
 //! | has a 5xx response | a failure |
 //! | gets no connection | a connect failure, which ejects at once |
+//! | gets no connection in time | a connect timeout |
 //! | gets none for want of descriptors, memory or ports on this host | nothing |
 //! | breaks before the end of the response's head, or gets no HTTP | a failure |
 //! | gets a response that can be read in two ways | a failure |
@@ -17,6 +18,9 @@
 //!
 //! A node that waits for the rest of the client's body is not at fault: its attempt counts among the
 //! node's failures if it broke, and does not lead to an ejection.
+//!
+//! A connect timeout is weaker evidence than a refused connection: a node whose backlog is full drops
+//! connections, and responds to those that it has. So one does not eject, several in a row do.
 //!
 //! A lost hedge is no evidence by itself: where all nodes are slow, the first attempt has its response
 //! first, and where all of them wait for the same event, all respond at once. `discovery/src/ejection.rs` has what follows from several reports in a row.
@@ -49,6 +53,7 @@ pub(super) enum End {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FailureKind {
     NotConnected,
+    ConnectTimeout,
     Local,
     NoAnswer,
     Stale,
@@ -62,6 +67,7 @@ pub(super) enum Report {
     Failure,
     Timeout,
     ConnectFailure,
+    ConnectTimeout,
     /// A failure that was not the node's.
     Excused,
     Nothing,
@@ -73,6 +79,7 @@ impl End {
             Self::Response { is_error: false } => Report::Success,
             Self::Response { is_error: true } => Report::Failure,
             Self::Failed(FailureKind::NotConnected) => Report::ConnectFailure,
+            Self::Failed(FailureKind::ConnectTimeout) => Report::ConnectTimeout,
             Self::Failed(FailureKind::NoAnswer) if node_awaits_client => Report::Excused,
             Self::Failed(FailureKind::NoAnswer | FailureKind::Unclear) => Report::Failure,
             Self::Failed(FailureKind::Local | FailureKind::Stale) => Report::Nothing,
@@ -92,6 +99,7 @@ impl From<&Failure> for FailureKind {
     fn from(failure: &Failure) -> Self {
         match failure {
             Failure::NotConnected(_) => Self::NotConnected,
+            Failure::ConnectTimeout(_) => Self::ConnectTimeout,
             Failure::Local(_) => Self::Local,
             Failure::NoAnswer(_) => Self::NoAnswer,
             Failure::Stale(_) => Self::Stale,
@@ -108,6 +116,7 @@ impl Report {
             Self::Failure => node.answered(false),
             Self::Timeout => node.timed_out(),
             Self::ConnectFailure => node.eject(Ejection::Unreachable),
+            Self::ConnectTimeout => node.connect_timed_out(),
             Self::Excused => {}
             Self::Nothing => return,
         }
@@ -140,6 +149,10 @@ mod tests {
             (
                 End::Failed(FailureKind::NotConnected),
                 [Report::ConnectFailure; 2],
+            ),
+            (
+                End::Failed(FailureKind::ConnectTimeout),
+                [Report::ConnectTimeout; 2],
             ),
             (
                 End::Failed(FailureKind::NoAnswer),

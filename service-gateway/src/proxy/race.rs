@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use actix_web::http::Method;
 use discovery::{Endpoint, Error, InFlight, ProbeKind};
-use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
 use super::answer_body::AnswerBody;
-use super::attempt::{self, Failure};
+use super::attempt::{Attempt, Failure, Sent, StageEnd};
+use super::connection::Connection;
 use super::head::Head;
 use super::outgoing::Outgoing;
 use super::outlier::End;
@@ -21,6 +20,12 @@ use super::{Destination, Worker};
 use crate::descriptors::is_address_unavailable;
 use crate::error::{Reason, Refusal};
 use crate::metrics::Step;
+
+/// How long an attempt may have no connection before another node is tried too: the delay that [RFC 8305,
+/// section 8][1] recommends, or `--hedge-after` if that is less. A lost SYN is sent again after a second.
+///
+/// [1]: https://www.rfc-editor.org/rfc/rfc8305#section-8
+const CONNECT_DELAY: Duration = Duration::from_millis(250);
 
 /// An answer, who gave it, and how often the request had been sent by then.
 pub(super) struct Answer {
@@ -38,6 +43,7 @@ pub(super) struct Answer {
 /// |---|---|---|---|
 /// | no descriptor, memory or buffer for a connection on this host | no | no | no |
 /// | no connection, or a kept one that ended before anything was sent | yes | yes | yes |
+/// | no connection for [`CONNECT_DELAY`], and then beside that attempt | yes | yes | yes |
 /// | a connection that broke before the end of the answer's head, or no HTTP | no | yes | yes |
 /// | a kept connection that ended before anything came | no | yes, to any node, over a new connection | the same |
 /// | silence for the hedging delay, and then beside the silent node, not instead of it | no | no | yes, once |
@@ -49,6 +55,10 @@ pub(super) struct Answer {
 /// execute it, at times that nobody controls, and if it does not ask for WebSocket. The hedging delay is
 /// `--hedge-after`, or more where [responses usually take longer](super::latency) and the silent node is
 /// neither ejected nor probed.
+///
+/// Of several attempts that connect, the one that has a connection first sends the request, and the others
+/// are given up before it does: connecting sends nothing, so any request may do that, and none is
+/// executed twice. Their connections are [left to connect](Attempt::leave_connecting).
 ///
 /// It never goes to a node twice, unless a kept connection ended, which is no fault of
 /// the node: others that were kept may end with it, so the next attempt trusts none of them. It is
@@ -75,17 +85,13 @@ pub(super) struct Race<'a> {
     attempts: usize,
     met_stale: bool,
     running: Vec<Attempt<'a>>,
+    /// When another node is tried beside those that are being connected to. `None` if there are none, or no
+    /// other may be tried.
+    connect_beside_at: Option<Instant>,
     /// When the latest attempt has been silent for too long, and when all of them have. Both wait
     /// for a body that is still being sent.
     patience: Instant,
     deadline: Instant,
-}
-
-/// An attempt that has not ended.
-struct Attempt<'a> {
-    endpoint: InFlight,
-    began: Instant,
-    response: LocalBoxFuture<'a, Sent>,
 }
 
 /// An attempt that has.
@@ -95,10 +101,10 @@ struct Finish {
     sent: Sent,
 }
 
-type Sent = Result<(Head, AnswerBody), Failure>;
-
 /// What may come before an attempt's end.
 enum Interruption {
+    /// The latest attempt has had no connection for too long.
+    Connecting,
     /// The latest attempt has been silent for too long.
     Silence,
     /// All of them have.
@@ -132,6 +138,7 @@ impl<'a> Race<'a> {
             attempts: 0,
             met_stale: false,
             running: Vec::with_capacity(1),
+            connect_beside_at: None,
             patience: deadline,
             deadline,
         }
@@ -167,6 +174,7 @@ impl<'a> Race<'a> {
                     sent: Err(failure),
                     ..
                 }) => self.replace(&endpoint, failure)?,
+                Err(Interruption::Connecting) => self.connect_beside(),
                 Err(Interruption::Silence) => self.wait_longer(),
                 Err(Interruption::Late) => {
                     self.give_up();
@@ -183,21 +191,55 @@ impl<'a> Race<'a> {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finish, Interruption>> {
-        let finish = poll_finish(&mut self.running, cx);
+        let finish = self.poll_attempts(cx);
         if let Some(refusal) = self.body.cut() {
             return Poll::Ready(Err(Interruption::Cut(refusal))); // for which no node is to blame
         }
         if let Poll::Ready(finish) = finish {
-            return Poll::Ready(Ok(finish)); // what has come in time is not late
+            return Poll::Ready(finish); // what has come in time is not late
         }
         let gateway = &self.worker.gateway;
         let late = self.put_off(self.deadline, gateway.timeout);
         let silent = self.put_off(self.patience, gateway.hedge_after);
-        ready!(self.outgoing.client.poll_over(late.min(silent), cx));
-        Poll::Ready(Err(match late <= silent {
-            true => Interruption::Late,
-            false => Interruption::Silence,
+        let connecting = self.connect_beside_at.unwrap_or(late);
+        let first = late.min(silent).min(connecting);
+        ready!(self.outgoing.client.poll_over(first, cx));
+        Poll::Ready(Err(if first == late {
+            Interruption::Late
+        } else if first == connecting {
+            Interruption::Connecting
+        } else {
+            Interruption::Silence
         }))
+    }
+
+    /// Polls the attempts until one ends. One that has a connection now sends the request.
+    fn poll_attempts(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finish, Interruption>> {
+        let mut number = 0;
+        while number < self.running.len() {
+            let Poll::Ready(end) = self.running[number].poll(cx) else {
+                number += 1;
+                continue;
+            };
+            let Attempt {
+                endpoint, began, ..
+            } = self.running.swap_remove(number);
+            match end {
+                StageEnd::Sent(sent) => {
+                    return Poll::Ready(Ok(Finish {
+                        endpoint,
+                        began,
+                        sent,
+                    }));
+                }
+                StageEnd::Connected(connection) => {
+                    let sending = self.send(endpoint, began, connection, false);
+                    sending.map_err(Interruption::Cut)?;
+                    number = 0; // others have been given up
+                }
+            }
+        }
+        Poll::Pending
     }
 
     /// A time that is not over as long as the client's body goes on, and `limit` after that.
@@ -206,15 +248,15 @@ impl<'a> Race<'a> {
         moved.map_or(time, |moved| time.max(moved + limit))
     }
 
-    /// Sends the request to a node that nothing speaks against, or to one that it is to probe.
+    /// Begins an attempt, the first one at a node that nothing speaks against, or at one that it is to
+    /// probe.
     fn begin(&mut self) -> Result<(), Refusal> {
-        let gateway = &self.worker.gateway;
         let endpoint = self.choose();
-        let endpoint = endpoint.map_err(|error| self.refusal(Reason::NoInstance, error))?;
-        let Some(body) = self.body.send() else {
-            return Err(self.refusal(Reason::BadUpstream, "the request's body is gone"));
-        };
-        let request = self.outgoing.to(&endpoint, body, &gateway.via);
+        self.begin_at(endpoint.map_err(|error| self.refusal(Reason::NoInstance, error))?)
+    }
+
+    fn begin_at(&mut self, endpoint: InFlight) -> Result<(), Refusal> {
+        let (gateway, pool) = (&self.worker.gateway, &self.worker.pool);
         let began = Instant::now();
         if self.attempts == 0 && self.may_hedge {
             self.is_prepaid = endpoint.is_probe();
@@ -224,14 +266,55 @@ impl<'a> Race<'a> {
         self.tried.push(Arc::clone(&endpoint));
         self.attempts += 1;
         self.patience = began + gateway.hedge_after;
-        let address = endpoint.address;
-        let response = attempt::send(&self.worker.pool, address, request, self.met_stale);
-        self.running.push(Attempt {
-            endpoint,
-            began,
-            response: response.boxed_local(),
-        });
+        let kept = if self.met_stale {
+            None
+        } else {
+            pool.take(endpoint.address)
+        };
+        if let Some(connection) = kept {
+            return self.send(endpoint, began, connection, true);
+        }
+        self.connect_beside_at = Some(began + CONNECT_DELAY.min(gateway.hedge_after));
+        self.running.push(Attempt::connect(endpoint, began, pool));
         Ok(())
+    }
+
+    /// Sends the request over a connection. Attempts that have none are given up first.
+    fn send(
+        &mut self,
+        endpoint: InFlight,
+        began: Instant,
+        connection: Connection,
+        is_kept: bool,
+    ) -> Result<(), Refusal> {
+        let (gateway, pool) = (&self.worker.gateway, &self.worker.pool);
+        self.connect_beside_at = None;
+        while let Some(number) = self.running.iter().position(Attempt::is_connecting) {
+            self.running.swap_remove(number).leave_connecting(pool);
+        }
+        let Some(body) = self.body.send() else {
+            return Err(self.refusal(Reason::BadUpstream, "the request's body is gone"));
+        };
+        let request = self.outgoing.to(&endpoint, body, &gateway.via);
+        let connection = (connection, is_kept);
+        let attempt = Attempt::send(endpoint, began, pool, connection, request);
+        self.running.push(attempt);
+        Ok(())
+    }
+
+    /// Tries another node beside those that have not been connected to for too long, and has the health of
+    /// these checked.
+    fn connect_beside(&mut self) {
+        self.connect_beside_at = None;
+        let connecting = self.running.iter().filter(|a| a.is_connecting());
+        connecting.for_each(|a| self.worker.gateway.suspects.report(&a.endpoint));
+        // Without another node, nothing is taken from the budget.
+        if let Ok(endpoint) = self.choose()
+            && self.may_try_more()
+            && self.begin_at(endpoint).is_ok()
+        {
+            self.worker.tally.count(Step::Retry);
+        }
     }
 
     fn choose(&self) -> Result<InFlight, Error> {
@@ -351,7 +434,7 @@ impl<'a> Race<'a> {
 
     fn permits_another(&mut self, failure: &Failure) -> bool {
         match failure {
-            Failure::NotConnected(_) => self.may_try_more(),
+            Failure::NotConnected(_) | Failure::ConnectTimeout(_) => self.may_try_more(),
             Failure::Local(error) => is_address_unavailable(error) && self.may_try_more(),
             Failure::NoAnswer(_) => self.may_repeat && self.may_try_more(),
             Failure::Stale(_) => self.may_repeat && self.attempts < self.worker.gateway.attempts,
@@ -376,23 +459,6 @@ impl<'a> Race<'a> {
             ..reason.because(detail)
         }
     }
-}
-
-/// What became of the first attempt to end, of the few that are running.
-fn poll_finish(running: &mut Vec<Attempt<'_>>, cx: &mut Context<'_>) -> Poll<Finish> {
-    for number in 0..running.len() {
-        if let Poll::Ready(sent) = running[number].response.poll_unpin(cx) {
-            let Attempt {
-                endpoint, began, ..
-            } = running.swap_remove(number);
-            return Poll::Ready(Finish {
-                endpoint,
-                began,
-                sent,
-            });
-        }
-    }
-    Poll::Pending
 }
 
 /// Whether the method is safe ([RFC 9110, section 9.2.1][1]); TRACE is not for gateways.

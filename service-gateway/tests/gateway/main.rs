@@ -8,6 +8,7 @@ mod allowed;
 mod attempts;
 mod awc_client;
 mod broken_upstreams;
+mod connecting;
 mod drain;
 mod early_ends;
 mod expect;

@@ -31,8 +31,8 @@ pub(crate) use wire::Wire;
 /// accepts them, and no more may wait.
 pub(crate) struct Full {
     pub(crate) address: std::net::SocketAddr,
-    _listener: TcpListener,
-    _waiting: Vec<TcpStream>,
+    listener: TcpListener,
+    waiting: Vec<TcpStream>,
 }
 
 impl Full {
@@ -48,9 +48,19 @@ impl Full {
         }
         Self {
             address,
-            _listener: listener,
-            _waiting: waiting,
+            listener,
+            waiting,
         }
+    }
+
+    /// Accepts connections from now on, and does this with each. Returns the node and the number of
+    /// connections that waited.
+    pub(crate) fn open<F>(self, serve: impl Fn(Peer) -> F + 'static) -> (Upstream, usize)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let waiting = self.waiting.len();
+        (Upstream::over(self.listener, serve), waiting)
     }
 }
 

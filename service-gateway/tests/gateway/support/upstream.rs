@@ -36,7 +36,14 @@ impl Upstream {
     where
         F: Future<Output = ()> + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::over(TcpListener::bind("127.0.0.1:0").await.unwrap(), serve)
+    }
+
+    /// The same over a listener.
+    pub(super) fn over<F>(listener: TcpListener, serve: impl Fn(Peer) -> F + 'static) -> Self
+    where
+        F: Future<Output = ()> + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let seen = Rc::new(Seen::default());
         let accepting = spawn(accept(listener, seen.clone(), serve));
