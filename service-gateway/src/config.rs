@@ -64,6 +64,12 @@ pub struct Config {
     )]
     pub admin_listen: SocketAddr,
 
+    /// Names of the admin port's host, such as gateway.example.com. Requests for another name with a dot in
+    /// it are refused with 403, except /health and /ready, since a website can make its name lead here (DNS
+    /// rebinding). Addresses, localhost and names without a dot need no flag. Repeatable
+    #[arg(long = "admin-host", env = "ADMIN_HOST", value_name = "HOST", value_delimiter = ',', value_parser = host)]
+    pub admin_hosts: Vec<String>,
+
     /// Let the dashboard drain nodes and release them again. A drained node gets no new requests from
     /// this gateway, nor does one that registers at its address later; when all are drained, requests are refused with 503 no_instance. For
     /// demonstrations: whoever can open the dashboard can do it
@@ -299,6 +305,15 @@ fn registry(text: &str) -> Result<RegistryUrl, discovery::Error> {
 fn ip_port(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "expected an address and a port, such as 0.0.0.0:8080 or [::]:8080")
+}
+
+/// The name of a host, without a port.
+fn host(text: &str) -> Result<String, &'static str> {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_name = !name.is_empty() && name.bytes().all(is_of_name);
+    let name = is_name.then(|| name.to_owned());
+    name.ok_or("expected the name of a host, such as gateway.example.com")
 }
 
 /// What the environment may say of a flag that has no value on the command line.

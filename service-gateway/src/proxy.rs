@@ -89,6 +89,8 @@ pub(crate) struct Gateway {
     max_body: u64,
     /// Networks whose proxies may describe the client.
     pub(crate) trust: Arc<[Network]>,
+    /// Names that the admin port's host may have.
+    pub(crate) admin_hosts: Vec<String>,
     /// Our name in `Via`. Different for each process, since it tells loops from chains.
     via: HeaderValue,
 }
@@ -142,6 +144,7 @@ impl Gateway {
             attempts: config.attempts.get(),
             max_body: config.max_body.0,
             trust: config.trust.clone().into(),
+            admin_hosts: config.admin_hosts.clone(),
             via: via(),
         }
     }

@@ -79,8 +79,18 @@ proptest! {
     }
 
     #[test]
+    fn an_admin_host_is_a_name_or_refused(text in text_of(&["gateway", ".", "example", "-", "_", ":9090", "[::1]", "/", "@", "*", ",", " "])) {
+        if let Ok(cli) = with("admin-host", &text) {
+            let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            for host in cli.config.admin_hosts {
+                prop_assert!(!host.is_empty() && host.chars().all(is_of_name), "{text}: {host}");
+            }
+        }
+    }
+
+    #[test]
     fn no_flag_panics(
-        flag in select(&["listen", "admin-listen", "registry", "route", "balancer", "timeout", "attempts"][..]),
+        flag in select(&["listen", "admin-listen", "admin-host", "registry", "route", "balancer", "timeout", "attempts"][..]),
         text in any::<String>(),
     ) {
         let _ = with(flag, &text); // which checks the exit code

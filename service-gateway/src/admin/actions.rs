@@ -2,17 +2,14 @@
 //!
 //! A browser must not be made to press it by another site's page. Such a page cannot read the token,
 //! nor send a header of its own without asking us first, which nobody answers; and one whose name
-//! was made to lead here ([DNS rebinding][1]) calls us by that name.
-//!
-//! [1]: https://en.wikipedia.org/wiki/DNS_rebinding
+//! was made to lead here is [refused](super::access), or has no token if it is a name without a dot.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HOST, ORIGIN};
-use actix_web::http::uri::Authority;
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use anyhow::Context;
@@ -20,6 +17,7 @@ use discovery::{Endpoint, ServiceName};
 use serde::Deserialize;
 
 use super::Admin;
+use super::access::{HostKind, host_kind};
 
 /// Where a node can be drained or released.
 pub(super) const PATH: &str = "/api/services/{service}/instances/{instance}/{action}";
@@ -91,8 +89,8 @@ impl Admin {
             .token
             .as_ref()
             .ok_or("the gateway runs without --admin-actions")?;
-        if !is_called_by_address(request) {
-            return Err("open the page by its address, or as localhost");
+        if host_kind(request) != HostKind::Trusted {
+            return Err("open the page by its address, as localhost, or as one of --admin-host");
         }
         let host = header(HOST.as_str()).unwrap_or_default();
         if header(ORIGIN.as_str()).is_some_and(|origin| origin != format!("http://{host}")) {
@@ -123,16 +121,6 @@ impl Admin {
         let view = views.get::<ServiceName>(&service).and_then(Option::as_ref);
         view.is_some_and(|view| view.release(address))
     }
-}
-
-/// Whether the host we are called by is one that no stranger can have lead here.
-pub(super) fn is_called_by_address(request: &HttpRequest) -> bool {
-    let host = request.headers().get(HOST);
-    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    authority.is_some_and(|authority| {
-        let host = authority.host().trim_matches(['[', ']']);
-        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
-    })
 }
 
 pub(super) fn problem(status: StatusCode, detail: &str) -> HttpResponse {

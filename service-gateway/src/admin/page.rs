@@ -7,7 +7,7 @@ use actix_web::web::{Data, ServiceConfig, get};
 use actix_web::{HttpRequest, HttpResponse, Responder};
 
 use super::Admin;
-use super::actions::is_called_by_address;
+use super::access::{HostKind, host_kind};
 
 /// A browser loads nothing from another host, runs nothing that is written into the page, and shows
 /// it in no other site's frame.
@@ -34,7 +34,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 /// read it.
 async fn page(request: HttpRequest, admin: Data<Admin>) -> impl Responder {
     let token = admin.token.as_ref();
-    let token = token.filter(|_| is_called_by_address(&request));
+    let token = token.filter(|_| host_kind(&request) == HostKind::Trusted);
     let token = token.map(ToString::to_string).unwrap_or_default();
     file("text/html", PAGE.replace("{{token}}", &token))
 }

@@ -366,7 +366,7 @@ async fn actions_are_refused_to_other_sites_and_unknown_nodes() {
     let known = token(&gateway, &host).await;
     assert_eq!(known.len(), 32);
     assert_eq!(token(&gateway, "localhost:9090").await, known);
-    assert_eq!(token(&gateway, "rebound.example:9090").await, "");
+    assert_eq!(token(&gateway, "gateway:9090").await, "");
     let port = gateway.admin.port();
     for headers in [
         format!("host: {host}\r\n"),
@@ -377,6 +377,7 @@ async fn actions_are_refused_to_other_sites_and_unknown_nodes() {
         format!("host: {host}\r\norigin: http://other.example\r\nx-admin-token: {known}\r\n"),
         format!("host: {host}\r\norigin: null\r\nx-admin-token: {known}\r\n"),
         format!("host: rebound.example:{port}\r\nx-admin-token: {known}\r\n"),
+        format!("host: gateway:{port}\r\nx-admin-token: {known}\r\n"),
     ] {
         assert_eq!(drain(&gateway, &upstream, &headers).await, 403, "{headers}");
     }

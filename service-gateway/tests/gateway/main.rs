@@ -4,6 +4,7 @@
 
 mod access_log;
 mod admin;
+mod admin_hosts;
 mod allowed;
 mod attempts;
 mod awc_client;

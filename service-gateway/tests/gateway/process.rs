@@ -23,6 +23,8 @@ async fn a_bad_flag_is_refused_in_one_line_that_says_what_is_allowed() {
         ("--trust", "10.0.0.0/33", "such as 10.0.0.0/8"),
         ("--trust", "any", "such as 10.0.0.0/8"),
         ("--balancer", "fastest", "round-robin, random"),
+        ("--admin-host", "a:80", "such as gateway.example.com"),
+        ("--admin-host", "", "such as gateway.example.com"),
         ("--timeout", "10", "from 1ms to 1day"),
         ("--timeout", "0s", "from 1ms to 1day"),
         ("--connect-timeout", "2days", "from 1ms to 1day"),
@@ -57,6 +59,7 @@ async fn a_bad_environment_variable_is_refused_like_the_flag() {
     for variable in [
         "LISTEN",
         "ADMIN_LISTEN",
+        "ADMIN_HOST",
         "REGISTRY",
         "ROUTE",
         "ALLOW",
@@ -273,6 +276,7 @@ async fn every_flag_has_a_line_of_help() {
     for flag in [
         "--listen",
         "--admin-listen",
+        "--admin-host",
         "--registry",
         "--route",
         "--allow",
