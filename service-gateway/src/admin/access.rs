@@ -7,19 +7,16 @@
 //!
 //! [1]: https://en.wikipedia.org/wiki/DNS_rebinding
 
-use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HOST, HeaderName, HeaderValue, VIA};
 use actix_web::http::uri::Authority;
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::web::{Bytes, Data};
+use actix_web::web::Data;
 use actix_web::{Error, HttpRequest};
 
-use std::convert::Infallible;
 use std::net::IpAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use super::Admin;
 use super::actions::problem;
@@ -62,12 +59,10 @@ pub(crate) async fn guard(
                       host to --admin-host";
         return Ok(request.into_response(problem(StatusCode::FORBIDDEN, detail)));
     }
-    if *request.method() != Method::HEAD {
-        return Ok(next.call(request).await?.map_into_boxed_body());
+    if *request.method() == Method::HEAD {
+        request.head_mut().method = Method::GET; // the connection omits the body
     }
-    request.head_mut().method = Method::GET;
-    let response = next.call(request).await?;
-    Ok(response.map_body(|_, body| BoxBody::new(Empty(body.size()))))
+    Ok(next.call(request).await?.map_into_boxed_body())
 }
 
 fn is_proxied(request: &HttpRequest) -> bool {
@@ -107,27 +102,6 @@ fn kind(host: &str, allowed: &[String]) -> HostKind {
         HostKind::Foreign
     } else {
         HostKind::Local
-    }
-}
-
-/// The body of a response to HEAD: none, with the length of that to GET.
-struct Empty(BodySize);
-
-impl MessageBody for Empty {
-    type Error = Infallible;
-
-    fn size(&self) -> BodySize {
-        match self.0 {
-            BodySize::Stream => BodySize::None,
-            size => size,
-        }
-    }
-
-    fn poll_next(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Poll::Ready(None)
     }
 }
 

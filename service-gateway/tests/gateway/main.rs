@@ -5,6 +5,7 @@
 mod access_log;
 mod admin;
 mod admin_hosts;
+mod admin_limits;
 mod allowed;
 mod attempts;
 mod awc_client;
