@@ -2,6 +2,11 @@
 //!
 //! [1]: https://www.rfc-editor.org/rfc/rfc9112#section-4
 
+#![allow(
+    clippy::disallowed_types,
+    reason = "the field Date contains a point in time"
+)]
+
 use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
