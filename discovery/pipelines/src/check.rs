@@ -61,9 +61,10 @@ impl<'a, S: AsyncRead + Unpin> Checker<'a, S> {
         if rest.is_empty() {
             return Ok(());
         }
-        let kind = match rest.starts_with(b"HTTP/1.") {
-            true => FaultKind::ProcessedAfterClose,
-            false => FaultKind::WrongData,
+        let kind = if rest.starts_with(b"HTTP/1.") {
+            FaultKind::ProcessedAfterClose
+        } else {
+            FaultKind::WrongData
         };
         kind.because("bytes behind the last response")
     }
@@ -77,7 +78,8 @@ impl<'a, S: AsyncRead + Unpin> Checker<'a, S> {
         match exchange.treatment {
             Treatment::Served => self.served(exchange, &head, status).await,
             Treatment::ServedOrRefused if has_id => self.served(exchange, &head, status).await,
-            _ if status < 400 => {
+            // A node without such a page has served it.
+            _ if status < 400 || status == 404 => {
                 FaultKind::AcceptedJunk.because("a request that has to be refused")
             }
             _ => self.refused(&head, status).await,
@@ -86,7 +88,7 @@ impl<'a, S: AsyncRead + Unpin> Checker<'a, S> {
 
     /// Reads heads up to the final one.
     async fn final_head(&mut self, exchange: &Exchange) -> Result<Head, Fault> {
-        let mut may_continue = exchange.expects_continue && !exchange.is_http10;
+        let may_continue = exchange.expects_continue && !exchange.is_http10;
         loop {
             let head = self.reader.head().await.map_err(fault)?;
             if status(&head)? != 100 {
@@ -95,7 +97,6 @@ impl<'a, S: AsyncRead + Unpin> Checker<'a, S> {
             if !may_continue {
                 return FaultKind::WrongData.because("100 to a request that does not expect it");
             }
-            may_continue = false;
         }
     }
 
@@ -122,15 +123,22 @@ impl<'a, S: AsyncRead + Unpin> Checker<'a, S> {
         if status == 204 && framing != Framing::Unframed {
             return FaultKind::WrongData.because("a body framing in 204");
         }
-        if has_content && !exchange.content.matches(&self.body(framing).await?) {
-            return FaultKind::WrongData.because("another body");
-        }
         let ends_body = has_content && framing == Framing::Unframed;
+        if has_content {
+            let body = self.body(framing).await?;
+            if ends_body && exchange.content.is_cut(&body) {
+                return FaultKind::LostResponse.because("the end of the body");
+            }
+            if !exchange.content.matches(&body) {
+                return FaultKind::WrongData.because("another body");
+            }
+        }
         let announces_close = head.lists("connection", "close");
         let is_http10 = exchange.is_http10 || head.start.starts_with("HTTP/1.0");
-        let keeps = match is_http10 {
-            true => head.lists("connection", "keep-alive"),
-            false => !announces_close,
+        let keeps = if is_http10 {
+            head.lists("connection", "keep-alive")
+        } else {
+            !announces_close
         };
         match (exchange.closes, keeps && !ends_body) {
             (true, true) => FaultKind::NotClosed.because("no connection: close in the response"),
@@ -157,9 +165,10 @@ impl<'a, S: AsyncRead + Unpin> Checker<'a, S> {
         match framing {
             Framing::Unframed => {
                 let rest = self.reader.rest().await;
-                match self.reader.is_reset {
-                    true => FaultKind::LostResponse.because("a reset within the body"),
-                    false => Ok(rest),
+                if self.reader.is_reset {
+                    FaultKind::LostResponse.because("a reset within the body")
+                } else {
+                    Ok(rest)
                 }
             }
             Framing::Sized(length) => self.reader.sized(length).await.map_err(fault),

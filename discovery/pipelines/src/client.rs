@@ -100,9 +100,10 @@ async fn send(
         for (cut, pause) in &pipeline.cuts {
             writing.write_all(&pipeline.bytes[sent..*cut]).await?;
             sent = *cut;
-            match pause.is_zero() {
-                true => tokio::task::yield_now().await,
-                false => sleep(*pause).await,
+            if pause.is_zero() {
+                tokio::task::yield_now().await;
+            } else {
+                sleep(*pause).await;
             }
         }
         match finished.await {
@@ -112,6 +113,6 @@ async fn send(
         }
     }
     .await;
-    drop(sending); // an error: a server that has refused a request receives no more
+    drop(sending); // a server that has refused a request may receive no more
     pending().await
 }

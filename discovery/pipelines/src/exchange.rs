@@ -1,6 +1,6 @@
 //! A request as sent, and the response that is right for it.
 
-/// The treatment that a request deserves.
+/// The treatment of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Treatment {
     /// Its own response.
@@ -41,16 +41,15 @@ pub(crate) struct Exchange {
     pub(crate) content: Content,
 }
 
-impl Exchange {
-    /// Returns the exchange of a request that has to be refused.
-    pub(crate) fn refused(mut self, reason: &str) -> Self {
-        self.name = format!("{reason} in front of {}", self.name);
-        self.treatment = Treatment::Refused;
-        self
-    }
-}
-
 impl Content {
+    /// Returns whether a body is only the beginning of this content.
+    pub(crate) fn is_cut(&self, body: &[u8]) -> bool {
+        match self {
+            Self::Exactly(expected) => body.len() < expected.len() && expected.starts_with(body),
+            Self::Containing(_) => false,
+        }
+    }
+
     pub(crate) fn matches(&self, body: &[u8]) -> bool {
         match self {
             Self::Exactly(expected) => body == expected,

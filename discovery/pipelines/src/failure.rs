@@ -52,6 +52,7 @@ pub struct Failure {
     pub kind: FaultKind,
     /// The seed of the connection's pipeline.
     pub seed: u64,
+    detail: String,
     message: String,
 }
 
@@ -80,8 +81,13 @@ impl Failure {
         Self {
             kind,
             seed,
+            detail: detail.clone(),
             message,
         }
+    }
+
+    pub(crate) fn fault(&self) -> (FaultKind, String) {
+        (self.kind, self.detail.clone())
     }
 }
 

@@ -4,6 +4,7 @@ use fastrand::Rng;
 
 use crate::exchange::{Exchange, Treatment};
 use crate::profile::Profile;
+use crate::request;
 
 /// Start lines and fields, of which none is a request.
 const HEADS: [&str; 12] = [
@@ -56,6 +57,9 @@ const CHUNKS: [&str; 8] = [
     "5 5\r\nhello\r\n0\r\n\r\n",
 ];
 
+/// Bytes that no request begins with.
+const SURPLUS: [char; 6] = ['}', '{', '"', '\0', '(', ')'];
+
 /// Generates bytes that a server has to refuse. They are complete, so that it need not wait.
 pub(crate) fn generate(
     random: &mut Rng,
@@ -63,7 +67,7 @@ pub(crate) fn generate(
     prefix: &str,
     id: &str,
 ) -> (Vec<u8>, Exchange) {
-    let (bytes, name, treatment) = match random.u8(..10) {
+    let (bytes, name, treatment) = match random.u8(..12) {
         0..5 => {
             let head = HEADS[random.usize(..HEADS.len())];
             (head.to_owned(), "junk", Treatment::Refused)
@@ -80,6 +84,16 @@ pub(crate) fn generate(
                 post + "0\r\n\r\n",
                 "an ambiguous framing",
                 Treatment::ServedOrRefused,
+            )
+        }
+        7 | 8 => {
+            // Behind a body it is one byte more than the length.
+            let byte = SURPLUS[random.usize(..SURPLUS.len())];
+            let good = request::forbidden(profile, prefix, id);
+            (
+                format!("{byte}{good}"),
+                "a surplus byte",
+                Treatment::Refused,
             )
         }
         _ => {
@@ -110,11 +124,6 @@ pub(crate) fn generate(
         content: target.content,
     };
     (bytes.into_bytes(), exchange)
-}
-
-/// Returns a byte that no request begins with.
-pub(crate) fn surplus_byte(random: &mut Rng) -> u8 {
-    b"}{\"\0()"[random.usize(..6)]
 }
 
 fn post(profile: Profile, prefix: &str, id: &str, version: &str, framing: &str) -> String {

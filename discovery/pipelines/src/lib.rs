@@ -86,12 +86,12 @@ pub struct Summary {
     /// Responses that were right.
     pub responses: usize,
     /// Requests without a response, behind one that closed the connection as it may.
-    pub unanswered: usize,
+    pub unprocessed: usize,
     /// Connections that ended with a reset behind the last response.
     pub resets: usize,
-    /// Connections by the first fault on them.
-    pub faults: BTreeMap<FaultKind, usize>,
-    /// The first failure of each kind.
+    /// Connections by the first fault on them, and its description.
+    pub faults: BTreeMap<(FaultKind, String), usize>,
+    /// The first failure of each fault.
     pub failures: Vec<Failure>,
 }
 
@@ -102,12 +102,13 @@ impl Summary {
         match played {
             Ok(played) => {
                 self.responses += played.responses;
-                self.unanswered += requests - played.responses;
+                self.unprocessed += requests - played.responses;
                 self.resets += usize::from(played.is_reset);
             }
             Err(failure) => {
-                *self.faults.entry(failure.kind).or_default() += 1;
-                if self.failures.iter().all(|first| first.kind != failure.kind) {
+                let count = self.faults.entry(failure.fault()).or_default();
+                *count += 1;
+                if *count == 1 {
                     self.failures.push(failure);
                 }
             }

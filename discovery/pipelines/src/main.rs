@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use pipelines::{Node, Options, Profile, Summary};
+use pipelines::{Failure, Node, Options, Profile, Summary};
 
 /// Sends random HTTP/1.1 pipelines to a server, and checks the responses
 #[derive(Parser)]
@@ -75,17 +75,27 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         keep_going: flags.keep_going,
     };
     if let Some(seed) = flags.replay {
-        pipelines::replay(to, seed, &options).await?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(match pipelines::replay(to, seed, &options).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failed(&failure),
+        });
     }
     println!("seed {}", options.seed);
     let started = Instant::now();
-    let summary = pipelines::run(to, options).await?;
+    let summary = match pipelines::run(to, options).await {
+        Ok(summary) => summary,
+        Err(failure) => return Ok(failed(&failure)),
+    };
     report(&summary, started.elapsed());
     let forbidden: usize = nodes.iter().map(Node::forbidden).sum();
     println!("  {forbidden:>8} requests that must not be processed reached a node");
     let is_right = summary.faults.is_empty() && forbidden == 0;
     Ok(ExitCode::from(u8::from(!is_right)))
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    println!("{failure}");
+    ExitCode::FAILURE
 }
 
 fn report(summary: &Summary, duration: Duration) {
@@ -101,14 +111,14 @@ fn report(summary: &Summary, duration: Duration) {
             "responses as they should be, on connections without a fault",
         ),
         (
-            summary.unanswered,
+            summary.unprocessed,
             "requests without a response behind a close",
         ),
         (summary.resets, "resets behind the last response"),
     ] {
         println!("  {count:>8} {what}");
     }
-    for (kind, count) in &summary.faults {
-        println!("  {count:>8} connections with {kind:?}");
+    for ((kind, detail), count) in &summary.faults {
+        println!("  {count:>8} connections with {kind:?}: {detail}");
     }
 }

@@ -1,4 +1,4 @@
-//! The node that responds behind a proxy under test, as the target of a request demands.
+//! The node that responds behind a proxy under test, as the target of a request specifies.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -195,9 +195,10 @@ impl Request {
         }
         let mut body = self.kind.body(id, &self.method, &self.body);
         let framing = self.kind.framing(body.len(), self.is_http10);
-        let keeps = match self.is_http10 {
-            true => self.head.lists("connection", "keep-alive"),
-            false => !self.head.lists("connection", "close"),
+        let keeps = if self.is_http10 {
+            self.head.lists("connection", "keep-alive")
+        } else {
+            !self.head.lists("connection", "close")
         };
         let has_no_content = self.method == "HEAD" || [204, 304].contains(&self.kind.status());
         let closes = !keeps || (framing == Framing::Unframed && !has_no_content);
@@ -205,7 +206,7 @@ impl Request {
             body = in_chunks(&body);
         }
         let mut response = format!(
-            "HTTP/1.1 {} As-Demanded\r\nx-id: {id}\r\n",
+            "HTTP/1.1 {} As-Specified\r\nx-id: {id}\r\n",
             self.kind.status()
         );
         match framing {

@@ -49,17 +49,11 @@ impl Pipeline {
         }
         if !pipeline.closes() {
             match random.u8(..12) {
-                0..4 => pipeline.push(junk::generate(random, profile, prefix, &id(count))),
-                4 => {
-                    let (mut bytes, exchange) = junk::generate(random, profile, prefix, &id(count));
-                    bytes.insert(0, junk::surplus_byte(random));
-                    pipeline.push((bytes, exchange.refused("a surplus byte")));
-                }
+                0..5 => pipeline.push(junk::generate(random, profile, prefix, &id(count))),
                 5 => {
-                    let upgrade = request::upgrade(profile, prefix, &id(count));
-                    upgrade
-                        .into_iter()
-                        .for_each(|upgrade| pipeline.push(upgrade));
+                    if let Some(upgrade) = request::upgrade(profile, prefix, &id(count)) {
+                        pipeline.push(upgrade);
+                    }
                 }
                 _ => {}
             }
