@@ -103,10 +103,11 @@ impl Sending {
 
     fn poll_write(&self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let stream = Pin::new(stream);
-        match self.piece.is_empty() && self.tail.is_empty() {
-            true => stream.poll_write(cx, &self.head), // the kernel's shorter way
-            false => {
-                let parts = [&self.head[..], &self.piece, self.tail].map(IoSlice::new);
+        match (&self.head[..], &self.piece[..], self.tail) {
+            // One part takes the kernel less time as such.
+            (part, [], []) | ([], part, []) => stream.poll_write(cx, part),
+            (head, piece, tail) => {
+                let parts = [head, piece, tail].map(IoSlice::new);
                 stream.poll_write_vectored(cx, &parts)
             }
         }
@@ -122,6 +123,9 @@ impl Sending {
             let of_part = sent.min(part.remaining());
             part.advance(of_part);
             sent -= of_part;
+        }
+        if self.piece.is_empty() {
+            self.piece = Bytes::new(); // so that its memory can be used for the next read
         }
     }
 }
