@@ -138,10 +138,10 @@ impl<A, D: Downstream> Connection<'_, A, D> {
                     return Poll::Ready(Ok(next));
                 }
                 is_leaving = is_leaving || leaving.as_mut().poll(cx).is_ready();
-                match is_leaving && io.is_idle() {
-                    true => Poll::Ready(io::Result::Ok(Next::End)),
-                    false => Poll::Pending,
+                if is_leaving && io.is_idle() {
+                    return Poll::Ready(io::Result::Ok(Next::End));
                 }
+                Poll::Pending
             });
             let then = match next.await? {
                 Next::Request(head) => self.serve(*head, leaving.as_mut(), &mut is_leaving).await?,
@@ -269,10 +269,10 @@ impl<A, D: Downstream> Connection<'_, A, D> {
             self.io.borrow().reset_on_close();
             return Ok(Then::Drop);
         }
-        Ok(match closes || !is_whole {
-            true => Then::Close,
-            false => Then::NextRequest,
-        })
+        if closes || !is_whole {
+            return Ok(Then::Close);
+        }
+        Ok(Then::NextRequest)
     }
 }
 

@@ -93,9 +93,10 @@ pub(crate) struct Receiving {
 impl Receiving {
     pub(crate) fn new(limits: &Limits, is_first: bool) -> Self {
         let now = Instant::now();
-        let time = match is_first {
-            true => limits.head,
-            false => limits.keep_alive,
+        let time = if is_first {
+            limits.head
+        } else {
+            limits.keep_alive
         };
         Self {
             began: now,
@@ -193,9 +194,10 @@ impl Io {
                         self.out = BytesMut::new();
                     }
                     ready!(self.deadline.poll(head.by, cx));
-                    return Poll::Ready(Ok(match head.has_begun {
-                        true => Next::Refused(HeadError::TooSlow),
-                        false => Next::End,
+                    return Poll::Ready(Ok(if head.has_begun {
+                        Next::Refused(HeadError::TooSlow)
+                    } else {
+                        Next::End
                     }));
                 }
             }
@@ -297,9 +299,10 @@ impl Io {
     }
 
     fn body_room(&self) -> usize {
-        match self.request_bytes > BULK_BYTES {
-            true => BULK_READ_BYTES,
-            false => READ_BYTES,
+        if self.request_bytes > BULK_BYTES {
+            BULK_READ_BYTES
+        } else {
+            READ_BYTES
         }
     }
 

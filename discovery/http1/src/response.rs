@@ -122,26 +122,22 @@ fn put_status_line<B>(out: &mut BytesMut, response: &Response<B>, version: Versi
 
 /// Writes what becomes of the connection, where that is not the version's default.
 fn put_connection(out: &mut BytesMut, head: &ResponseHead, version: Version, closes: bool) {
-    // A field `upgrade` needs the option (RFC 9110, section 7.8).
-    let upgrade = match head.headers.contains_key(UPGRADE) {
-        false => "",
-        true => "upgrade",
-    };
     let persistence = match (version, closes) {
-        _ if head.status == StatusCode::SWITCHING_PROTOCOLS => "",
-        (Version::HTTP_10, false) => "keep-alive",
-        (Version::HTTP_10, true) | (_, false) => "",
-        (_, true) => "close",
+        _ if head.status == StatusCode::SWITCHING_PROTOCOLS => None,
+        (Version::HTTP_10, false) => Some("keep-alive"),
+        (Version::HTTP_10, true) | (_, false) => None,
+        (_, true) => Some("close"),
     };
-    if upgrade.is_empty() && persistence.is_empty() {
-        return;
+    // A field `upgrade` needs the option (RFC 9110, section 7.8).
+    let upgrade = head.headers.contains_key(UPGRADE).then_some("upgrade");
+    let mut separator = "connection: ";
+    for option in [persistence, upgrade].into_iter().flatten() {
+        out.put_slice(separator.as_bytes());
+        out.put_slice(option.as_bytes());
+        separator = ", ";
     }
-    let separator = match upgrade.is_empty() || persistence.is_empty() {
-        true => "",
-        false => ", ",
-    };
-    for part in ["connection: ", persistence, separator, upgrade, "\r\n"] {
-        out.put_slice(part.as_bytes());
+    if separator == ", " {
+        out.put_slice(b"\r\n");
     }
 }
 
