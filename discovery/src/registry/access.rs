@@ -133,8 +133,8 @@ fn user(text: &str, file: Option<String>) -> Option<User> {
         _ => return None,
     };
     let name = decoded(name)?;
-    // The name is shown. With an encoded colon, a password may be a part of it.
-    (!name.contains(':')).then_some(User { name, password })
+    // The name is shown. With a comma or an encoded colon, a password may be a part of it.
+    (!name.contains([':', ','])).then_some(User { name, password })
 }
 
 fn tls(parameters: &mut BTreeMap<&str, String>) -> Option<Tls> {

@@ -353,6 +353,7 @@ mod tests {
             ("etcd:/root:s3cret@host", "etcd:…"),
             ("zookeeper://root:s3cret host", "zookeeper://…"),
             ("etcd://root%3as3cret@a?password-file=/p", "etcd://…"),
+            ("etcd://root,s3cret:s3cret@a", "etcd://…"),
             ("consul://root:s3cret@a", "consul://…"),
             ("memory:s3cret", "memory:…"),
             ("etcds://root:s3cret@a", "…"),
