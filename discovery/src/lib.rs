@@ -54,7 +54,7 @@
 //! `registry.rs`, and behind it `registry/memory.rs`, the smallest registry, and `registry/etcd/`:
 //! `lease.rs` keeps a node listed, `watch.rs` follows a list; `registry/consul/` and
 //! `registry/zookeeper/` have the same two halves. `registration.rs` and `service.rs` hold what all
-//! registries need: to try again for ever, and to remember; `vanished.rs` doubts a list that lost
+//! registries need: to try again for ever, and to remember; `removal.rs` doubts a list that lost
 //! most of its nodes at once, `network.rs` says where nodes may be, and `ejection.rs` is what a
 //! client finds out by itself. `client.rs` and `resolver.rs` are what a caller sees. To write a
 //! registry of your own, begin at [`NodeRegistry`](NodeRegistry#a-registry-of-your-own).
@@ -82,11 +82,11 @@ mod network;
 mod node;
 mod registration;
 mod registry;
+mod removal;
 mod resolver;
 mod service;
 mod snapshot;
 mod tags;
-mod vanished;
 mod view;
 
 pub use balancer::{Balancer, IpHash, LeastRequest, LoadBalancer, Random, RoundRobin, Weighted};

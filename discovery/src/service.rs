@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::backoff::Backoff;
-use crate::vanished::Vanished;
+use crate::removal::Vanished;
 use crate::{Error, NodeRegistry, ServiceName, ServiceNode, Snapshot, View};
 
 /// Lists are taken no more often than this. A change after a quiet time is seen at once; of many in a
