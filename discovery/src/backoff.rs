@@ -1,44 +1,49 @@
+//! Delays between reattempts: exponential backoff with full jitter ([AWS architecture blog][1]).
+//!
+//! The invariant: a delay is uniform between 0 and a limit that doubles up to a cap. With it, a thousand
+//! clients do not all reconnect at once when their registry returns. What is retried, and how often, is
+//! the caller's decision.
+//!
+//! [1]: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+
 use std::time::Duration;
 
-/// How long to wait before the next try: exponential, with full jitter, so that a thousand clients whose registry
-/// came back do not all call at once ([AWS: Exponential Backoff And Jitter][1]).
-///
-/// [1]: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+/// The delay before the next attempt, by the number of attempts that failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     base: Duration,
     cap: Duration,
-    tries: u32,
+    attempts: u32,
 }
 
 impl Backoff {
-    /// Waits up to `base`, then up to twice that and so on, never longer than `cap`.
+    /// Creates a backoff of up to `base`, then up to twice that and so on, never more than `cap`.
     pub(crate) const fn new(base: Duration, cap: Duration) -> Self {
         Self {
             base,
             cap,
-            tries: 0,
+            attempts: 0,
         }
     }
 
-    /// Begins anew: the last try succeeded.
+    /// Starts over, after an attempt that succeeded.
     pub(crate) fn reset(&mut self) {
-        self.tries = 0;
+        self.attempts = 0;
     }
 
-    /// The time to wait before the next try.
+    /// Returns the delay before the next attempt.
     pub(crate) fn next_delay(&mut self) -> Duration {
-        let longest = self
+        let limit = self
             .base
-            .saturating_mul(1 << self.tries.min(16))
+            .saturating_mul(1 << self.attempts.min(16))
             .min(self.cap);
-        self.tries += 1;
-        longest.mul_f64(fastrand::f64())
+        self.attempts += 1;
+        limit.mul_f64(fastrand::f64())
     }
 }
 
 impl Default for Backoff {
-    /// Up to 1 s at first, never longer than 2 s: what the registry's return may cost a latecomer.
+    /// Up to 1 s at first, never more than 2 s: the delay of a client after the registry's return.
     fn default() -> Self {
         Self::new(Duration::from_secs(1), Duration::from_secs(2))
     }
@@ -49,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_to_the_cap_and_are_spread_below_it() {
+    fn delays_are_uniform_up_to_a_growing_limit() {
         let (base, cap) = (Duration::from_millis(100), Duration::from_millis(1000));
         let mut longest = [Duration::ZERO; 8];
         for _ in 0..1000 {
@@ -58,17 +63,17 @@ mod tests {
                 *slot = (*slot).max(backoff.next_delay());
             }
         }
-        for (tries, longest) in longest.iter().enumerate() {
-            let limit = (base * (1 << tries)).min(cap);
+        for (attempts, longest) in longest.iter().enumerate() {
+            let limit = (base * (1 << attempts)).min(cap);
             assert!(
                 *longest <= limit && *longest > limit / 2,
-                "{tries}: {longest:?} of {limit:?}"
+                "{attempts}: {longest:?} of {limit:?}"
             );
         }
     }
 
     #[test]
-    fn a_reset_begins_anew() {
+    fn a_reset_starts_over() {
         let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_secs(60));
         for _ in 0..1_000 {
             backoff.next_delay();

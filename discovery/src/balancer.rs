@@ -1,3 +1,9 @@
+//! Balancers: the choice of one endpoint among the eligible ones.
+//!
+//! One file per algorithm, each with its paper or source. The invariant, which is the contract of
+//! [`LoadBalancer`]: a choice is one of the candidates, and `None` only if there are none; a changed list
+//! favours no endpoint. Which endpoints are candidates is decided in `resolver.rs`.
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,15 +24,15 @@ pub use weighted::Weighted;
 
 /// Chooses one of several endpoints.
 ///
-/// [Chapter 4 of the guide](crate::guide#4-choosing) compares those there are.
+/// [Chapter 4 of the guide](crate::guide#4-choosing) compares the implementations.
 ///
 /// One balancer serves one list of candidates: a counter shared by two services skews both. The
 /// list may change between two calls; the balancer outlives it.
 pub trait LoadBalancer: Send + Sync {
-    /// Chooses a candidate, and `None` exactly when there are none.
+    /// Chooses a candidate. Returns `None` exactly when there are none.
     ///
-    /// The candidates are sorted by address. `key` is what the caller wants to stay with one
-    /// endpoint, such as a client's address; most balancers pass it over.
+    /// The candidates are sorted by address. `key` identifies what should stay with one endpoint, such as a
+    /// client's address; most balancers ignore it.
     fn select<'a>(
         &self,
         candidates: &'a [Arc<Endpoint>],
@@ -34,7 +40,7 @@ pub trait LoadBalancer: Send + Sync {
     ) -> Option<&'a Arc<Endpoint>>;
 }
 
-/// Which balancer: `round-robin` and so on, as on a command line.
+/// The kinds of balancer, by their names on a command line.
 ///
 /// ```
 /// # fn main() -> Result<(), discovery::Error> {
@@ -67,7 +73,7 @@ impl Balancer {
         ("least-request", Self::LeastRequest),
     ];
 
-    /// A new balancer of this kind.
+    /// Creates a balancer of this kind.
     pub fn build(self) -> Box<dyn LoadBalancer> {
         match self {
             Self::RoundRobin => Box::new(RoundRobin::default()),
@@ -103,7 +109,7 @@ mod properties;
 
 #[cfg(test)]
 mod testing {
-    //! What the tests of the balancers share.
+    //! Endpoints and counts for the tests of the balancers.
 
     use std::collections::BTreeMap;
     use std::sync::Arc;
@@ -111,7 +117,7 @@ mod testing {
     use super::LoadBalancer;
     use crate::{Endpoint, ServiceNode};
 
-    /// Endpoints 10.0.0.1 and so on, of these weights.
+    /// Returns endpoints 10.0.0.1 and so on, with these weights.
     pub(super) fn weighted(weights: &[u16]) -> Vec<Arc<Endpoint>> {
         let endpoint = |(index, weight): (usize, &u16)| {
             let address = format!("10.0.{}.{}:80", index / 250, index % 250 + 1);
@@ -126,7 +132,7 @@ mod testing {
         weighted(&vec![1; count])
     }
 
-    /// How often each candidate is chosen in `rounds`, in the candidates' order.
+    /// Returns how often each candidate is chosen in `rounds` choices, in the candidates' order.
     pub(super) fn shares(
         balancer: &dyn LoadBalancer,
         candidates: &[Arc<Endpoint>],
@@ -150,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn none_is_chosen_exactly_when_there_are_none() {
+    fn a_choice_is_none_without_candidates() {
         for (name, balancer) in Balancer::ALL {
             let balancer = balancer.build();
             for count in [0, 1, 2, 3, 0, 100, 1] {
@@ -164,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn every_balancer_has_a_name_and_other_names_are_refused() {
+    fn names_round_trip_and_others_are_rejected() {
         for (name, balancer) in Balancer::ALL {
             assert_eq!(name.parse::<Balancer>().unwrap(), balancer);
             assert_eq!(balancer.to_string(), name);

@@ -1,3 +1,10 @@
+//! The name of a service: parsed once, valid in a key, a URL and a host name.
+//!
+//! The invariant: a [`ServiceName`] is one DNS label ([RFC 1123][1]), so that it needs no escaping in any of
+//! the three.
+//!
+//! [1]: https://www.rfc-editor.org/rfc/rfc1123#section-2
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -7,12 +14,12 @@ use crate::Error;
 /// The name of a service: one DNS label ([RFC 1123, section 2.1](https://www.rfc-editor.org/rfc/rfc1123#section-2)),
 /// so that it can stand in a key, a URL and a host name.
 ///
-/// Cheap to clone. Upper and lower case are different names, as they are in a registry's keys.
+/// Cheap to clone. Case-sensitive, as the keys of a registry are.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceName(Arc<str>);
 
 impl ServiceName {
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

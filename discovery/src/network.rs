@@ -1,3 +1,12 @@
+//! Address ranges, and the addresses that a service may have at all.
+//!
+//! An entry in a registry makes clients send requests to its address, so a forged one is a way to
+//! [server-side request forgery][1]. The invariant: an address is judged by what it reaches, however it is
+//! written: IPv4-mapped, translated and tunnelled addresses count as the IPv4 address they contain. Which
+//! networks are allowed beyond that is configuration.
+//!
+//! [1]: https://cheatsheetseries.owasp.org/cheatsheets/Server_Side_Request_Forgery_Prevention_Cheat_Sheet.html
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -13,7 +22,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether this address is in it. An IPv4 address counts as what it is, however it is written.
+    /// Returns true if it contains the address. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.address, ip.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(ip)) => {
@@ -36,21 +45,21 @@ impl Network {
     }
 }
 
-/// Addresses at which clouds give secrets to everything that runs there (169.254.169.254 and others like it
-/// are link-local): Alibaba, Azure, Oracle.
+/// Metadata services of clouds, which return credentials to any process (169.254.169.254 and the like are
+/// link-local): Alibaba, Azure, Oracle.
 const METADATA_V4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(100, 100, 100, 200),
     Ipv4Addr::new(168, 63, 129, 16),
     Ipv4Addr::new(192, 0, 0, 192),
 ];
 
-/// The same in IPv6: AWS, Google.
+/// Metadata services with IPv6 addresses: AWS, Google.
 const METADATA_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
 ];
 
-/// Returns whether a service may be at this address at all. Link-local addresses, clouds' metadata
+/// Returns true if a service may have this address. Link-local addresses, clouds' metadata
 /// services, multicast, broadcast and addresses that mean "here" are refused, also where an IPv6
 /// address contains such an IPv4 address for a translator or a tunnel.
 pub fn is_for_services(ip: IpAddr) -> bool {
@@ -75,12 +84,12 @@ fn is_for_services_v4(ip: Ipv4Addr) -> bool {
         || METADATA_V4.contains(&ip))
 }
 
-/// Returns the IPv4 addresses to which packets for an IPv6 address may go. Where the form leaves several
-/// places for one, those are left out that begin with a zero: they are other fields.
+/// Returns the IPv4 addresses that packets for an IPv6 address may reach. Where a form has several places
+/// for an address, those that begin with a zero are left out: they are other fields.
 fn embedded(ip: Ipv6Addr) -> Vec<Ipv4Addr> {
     let bits = ip.to_bits();
     let at = |bit: u32| Ipv4Addr::from_bits((bits >> (96 - bit)) as u32);
-    // RFC 6052: the bits 64 to 71 are no part of the address around them.
+    // RFC 6052: the bits 64 to 71 are not part of the address around them.
     let joined = bits >> 64 << 56 | bits << 72 >> 72;
     let around = |bit: u32| Ipv4Addr::from_bits((joined >> (88 - bit)) as u32);
     let is_address = |ip: &Ipv4Addr| ip.octets()[0] != 0;
@@ -138,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_what_begins_with_the_same_bits() {
+    fn a_network_contains_its_prefix() {
         for (network, inside, outside) in [
             ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
             ("172.16.0.0/12", "172.31.255.255", "172.32.0.0"),
@@ -156,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused_and_what_is_one_is_written_as_it_was() {
+    fn networks_round_trip_and_others_are_rejected() {
         for bad in [
             "",
             "10.0.0.0/33",
@@ -175,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn some_addresses_are_nobodys_however_they_are_written() {
+    fn unusable_addresses_are_rejected_in_all_forms() {
         for ip in [
             "0.0.0.0",
             "0.1.2.3",

@@ -1,3 +1,9 @@
+//! One instance of a service, and its value in a registry.
+//!
+//! The value is the JSON of the article's Go programs, so both implementations read each other's nodes. The
+//! invariant: a parsed node has an address that can be connected to, at most [`MAX_TAGS`] tags, and came
+//! from at most [`MAX_VALUE_BYTES`]. Whether its address is allowed is decided by the client.
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -5,20 +11,20 @@ use serde::{Deserialize, Serialize};
 use crate::tags::MAX_TAGS;
 use crate::{Error, ServiceName, Tags};
 
-/// The longest value read from a registry, in bytes. Ours have about 100.
+/// Maximum size of a value in a registry, in bytes. A typical one has about 100.
 pub const MAX_VALUE_BYTES: usize = 8 * 1024;
 
-/// One running instance of a service: where it listens, and what it says of itself.
+/// One running instance of a service: its address and its tags.
 ///
 /// [Chapter 1 of the guide](crate::guide#1-a-node) begins with one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ServiceNode {
-    /// The service it is an instance of.
+    /// Name of the service.
     pub service: ServiceName,
-    /// Where it can be reached.
+    /// Address for connections.
     pub address: SocketAddr,
-    /// What it says of itself.
+    /// Metadata, such as its version.
     pub tags: Tags,
 }
 
@@ -34,7 +40,7 @@ struct Value {
 }
 
 impl ServiceNode {
-    /// A node without tags.
+    /// Creates a node without tags.
     pub fn new(service: ServiceName, address: SocketAddr) -> Self {
         Self {
             service,
@@ -43,17 +49,17 @@ impl ServiceNode {
         }
     }
 
-    /// The same node with these tags instead of those it had.
+    /// Replaces the tags.
     pub fn with_tags(self, tags: Tags) -> Self {
         Self { tags, ..self }
     }
 
-    /// The tag `version`.
+    /// Returns the tag `version`.
     pub fn version(&self) -> Option<&str> {
         self.tags.get("version")
     }
 
-    /// The tag `weight`, 1 to 1000. 1 where there is none, or none that can be read.
+    /// Returns the tag `weight`, 1 to 1000; 1 if it is missing or invalid.
     pub fn weight(&self) -> u16 {
         let weight = self.tags.get("weight").and_then(|text| text.parse().ok());
         weight
@@ -61,7 +67,7 @@ impl ServiceNode {
             .unwrap_or(1)
     }
 
-    /// The node's value in the registry:
+    /// Returns the node's value in the registry:
     /// `{"ServiceName":"greeter","IP":"10.0.0.5","Port":8080,"Tags":{"version":"v1"}}`.
     pub fn to_json(&self) -> String {
         let value = Value {
@@ -73,12 +79,12 @@ impl ServiceNode {
         serde_json::to_string(&value).expect("names, addresses and tags are JSON strings")
     }
 
-    /// Reads what [`to_json`](Self::to_json) or another program wrote. Unknown fields are passed over, `Tags` may
-    /// be null or missing.
+    /// Parses a value that [`to_json`](Self::to_json) or another program wrote. Ignores unknown fields; `Tags`
+    /// may be null or missing.
     ///
     /// # Errors
     /// [`Error::Invalid`] if it is longer than [`MAX_VALUE_BYTES`], is not such JSON, has more than [`MAX_TAGS`]
-    /// tags, or an address to which nobody can connect.
+    /// tags, or an address that cannot be connected to.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         let invalid =
             |reason: String| Error::invalid("node", &String::from_utf8_lossy(json), reason);
@@ -92,7 +98,7 @@ impl ServiceNode {
             return Err(invalid(format!("more than {MAX_TAGS} tags")));
         }
         if value.port == 0 || value.ip.is_unspecified() || value.ip.is_multicast() {
-            return Err(invalid("nobody can connect to this address".into()));
+            return Err(invalid("this address cannot be connected to".into()));
         }
         Ok(Self {
             service: value.service_name.parse()?,
@@ -121,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_node_survives_the_round_trip() {
+    fn an_ipv6_node_round_trips() {
         let node = ServiceNode::new(
             "greeter".parse().unwrap(),
             "[2001:db8::1]:80".parse().unwrap(),
@@ -131,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_write_is_read_generously() {
+    fn unknown_fields_and_missing_tags_are_accepted() {
         for tags in [
             r#","Tags":null"#,
             "",
@@ -153,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn junk_is_an_error_and_never_a_panic() {
+    fn a_malformed_value_is_an_error() {
         let with =
             |ip: &str, port: &str| format!(r#"{{"ServiceName":"a","IP":{ip},"Port":{port}}}"#);
         let many: Vec<String> = (0..=MAX_TAGS).map(|n| format!(r#""{n}":"""#)).collect();
@@ -184,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_out_of_range_counts_as_one() {
+    fn an_invalid_weight_is_one() {
         let weight = |text: &str| {
             let node = ServiceNode::new("a".parse().unwrap(), "10.0.0.1:1".parse().unwrap());
             node.with_tags(format!("weight={text}").parse().unwrap())

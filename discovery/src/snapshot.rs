@@ -1,11 +1,16 @@
+//! All nodes of one service at one moment: the item of a registry's watch.
+//!
+//! State, not deltas: a snapshot replaces the one before, so that it repairs whatever was missed. The
+//! invariant: nodes are sorted by address, and no address occurs twice.
+
 use std::sync::Arc;
 
 use crate::ServiceNode;
 
 /// All nodes of one service at one moment, sorted by address. Cheap to clone.
 ///
-/// A registry hands out whole lists, never differences: whatever was missed while a connection was broken, the next
-/// snapshot heals it. [Chapter 3 of the guide](crate::guide#3-watching-state-not-deltas) says why.
+/// A registry yields complete snapshots, never differences: the next one repairs whatever was missed while
+/// a connection was broken. [Chapter 3 of the guide](crate::guide#3-watching-state-not-deltas) explains it.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -16,8 +21,8 @@ use crate::ServiceNode;
 ///     let node = ServiceNode::new("greeter".parse()?, ([10, 0, 0, 1], port).into());
 ///     Ok::<_, discovery::Error>(Arc::new(node.with_tags(tags.parse()?)))
 /// };
-/// let list = Snapshot::new([node(2, "version=v1")?, node(1, "")?, node(2, "version=v2")?], 7);
-/// let nodes: Vec<_> = list.nodes().iter().map(|n| (n.address.port(), n.version())).collect();
+/// let snapshot = Snapshot::new([node(2, "version=v1")?, node(1, "")?, node(2, "version=v2")?], 7);
+/// let nodes: Vec<_> = snapshot.nodes().iter().map(|n| (n.address.port(), n.version())).collect();
 /// assert_eq!(nodes, [(1, None), (2, Some("v2"))]);
 /// # Ok(()) }
 /// ```
@@ -29,8 +34,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot of these nodes, as the registry had them at this revision. Of two nodes with one address the later
-    /// counts.
+    /// Creates a snapshot of these nodes at this revision of the registry. Of two nodes with one address the
+    /// later one counts.
     pub fn new(nodes: impl IntoIterator<Item = Arc<ServiceNode>>, revision: u64) -> Self {
         let mut nodes: Vec<_> = nodes.into_iter().collect();
         if !nodes.is_sorted_by(|a, b| a.address < b.address) {
@@ -46,34 +51,34 @@ impl Snapshot {
         }
     }
 
-    /// The same snapshot with the number of entries that could not be read.
+    /// Sets the number of skipped entries.
     pub fn with_skipped(self, skipped: usize) -> Self {
         Self { skipped, ..self }
     }
 
-    /// The nodes, sorted by address, no address twice.
+    /// Returns the nodes, sorted by address, no address twice.
     pub fn nodes(&self) -> &[Arc<ServiceNode>] {
         &self.nodes
     }
 
-    /// Whether some node has the address of this one.
+    /// Returns true if it contains a node with the address of this one.
     pub(crate) fn has(&self, node: &ServiceNode) -> bool {
         self.nodes
             .binary_search_by_key(&node.address, |node| node.address)
             .is_ok()
     }
 
-    /// Whether another list says the same, at whatever revision.
+    /// Returns true if another snapshot has the same contents, at any revision.
     pub(crate) fn same_as(&self, other: &Snapshot) -> bool {
         self.nodes == other.nodes && self.skipped == other.skipped
     }
 
-    /// The registry's revision: larger is later, until the registry is replaced by an empty one.
+    /// Returns the registry's revision. Larger is later, until an empty registry takes over.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// How many entries could not be read, and so are not among the nodes.
+    /// Returns the number of entries that were malformed or not allowed, and are not among the nodes.
     pub fn skipped(&self) -> usize {
         self.skipped
     }
@@ -84,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nodes_are_sorted_and_the_later_of_two_wins() {
+    fn nodes_are_sorted_and_the_later_one_wins() {
         let node = |port: u16, version: &str| {
             let node = ServiceNode::new("a".parse().unwrap(), ([10, 0, 0, 1], port).into());
             Arc::new(node.with_tags(format!("version={version}").parse().unwrap()))

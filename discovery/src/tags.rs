@@ -1,3 +1,8 @@
+//! Tags of a node, and the tags that a caller requires.
+//!
+//! The invariant: keys are unique and sorted, so equal tags are equal values and have one text. Two tags
+//! have a meaning here, `version` and `weight` (`node.rs`); all others are the user's.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Error;
 
-/// What a node says of itself (`version=v2`, `region=cn`, `weight=5`), and what a caller asks for.
+/// Metadata of a node (`version=v2`, `region=cn`, `weight=5`), or the tags that a caller requires.
 ///
 /// As text: `key=value`, several separated by commas.
 ///
@@ -22,30 +27,30 @@ use crate::Error;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(from = "BTreeMap<String, String>")]
-pub struct Tags(Vec<Tag>); // sorted: a map's smallest node has room for eleven, and most have one
+pub struct Tags(Vec<Tag>); // sorted; smaller than a map, whose smallest node has room for eleven
 
 type Tag = (Box<str>, Box<str>);
 
-/// The most tags a node may have.
+/// Maximum number of tags of a node.
 pub const MAX_TAGS: usize = 32;
 
 impl Tags {
-    /// No tags: fits every node.
+    /// Creates empty tags, which every node matches.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// The value of one tag.
+    /// Returns the value of one tag.
     pub fn get(&self, key: &str) -> Option<&str> {
         let found = self.find(key).ok()?;
         Some(&self.0[found].1)
     }
 
-    /// Sets one tag, replacing its former value.
+    /// Sets one tag and replaces its former value.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the key is empty, or either holds a comma, an equals sign (the key), a control character, or
-    /// a blank at an end: it could not be written as text and read again.
+    /// [`Error::Invalid`] if the key is empty, or either contains a comma, an equals sign (the key), a control character, or
+    /// a blank at an end: its text could not be parsed again.
     pub fn insert(&mut self, key: &str, value: &str) -> Result<(), Error> {
         let plain = |text: &str| {
             text.trim() == text && !text.contains(|c: char| c == ',' || c.is_control())
@@ -58,7 +63,7 @@ impl Tags {
         Ok(())
     }
 
-    /// Returns the former value.
+    /// Sets one tag. Returns its former value.
     fn set(&mut self, key: &str, value: &str) -> Option<Box<str>> {
         match self.find(key) {
             Ok(found) => Some(std::mem::replace(&mut self.0[found].1, value.into())),
@@ -73,14 +78,14 @@ impl Tags {
         self.0.binary_search_by(|(known, _)| (**known).cmp(key))
     }
 
-    /// Whether a node with these tags has all of those that are `wanted`.
+    /// Returns true if these tags contain all of the `wanted` ones.
     pub fn contain(&self, wanted: &Tags) -> bool {
         wanted
             .iter()
             .all(|(key, value)| self.get(key) == Some(value))
     }
 
-    /// These tags and the `others` as well, `None` if they contradict each other.
+    /// Returns these tags together with the `others`, `None` if a key has two values.
     pub fn and(mut self, others: &Tags) -> Option<Self> {
         for (key, value) in others.iter() {
             if self.set(key, value).is_some_and(|old| *old != *value) {
@@ -90,17 +95,17 @@ impl Tags {
         Some(self)
     }
 
-    /// All tags in the order of their keys.
+    /// Returns all tags in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (&**key, &**value))
     }
 
-    /// How many there are.
+    /// Returns the number of tags.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -156,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_and_tags_are_two_forms_of_one_thing() {
+    fn tags_round_trip_as_text() {
         let tags: Tags = " region=cn, version=v2 ,".parse().unwrap();
         assert_eq!(tags.to_string(), "region=cn,version=v2");
         assert_eq!(tags.get("version"), Some("v2"));
@@ -168,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_again_is_not_inserted() {
+    fn ambiguous_tags_are_rejected() {
         let mut tags = Tags::new();
         for (key, value) in [
             ("", "v"),
@@ -188,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_fits_when_it_has_every_tag_asked_for() {
+    fn a_node_matches_with_every_wanted_tag() {
         let node: Tags = "version=v2,region=cn".parse().unwrap();
         assert!(node.contain(&Tags::new()));
         assert!(node.contain(&"version=v2".parse().unwrap()));
@@ -197,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_contradict_each_other_fit_nothing() {
+    fn contradicting_tags_do_not_combine() {
         let tags = |text: &str| text.parse::<Tags>().unwrap();
         assert_eq!(
             tags("a=1,b=2").and(&tags("b=2,c=3")),

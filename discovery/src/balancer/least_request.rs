@@ -1,12 +1,17 @@
+//! Least request of two random choices ([Mitzenmacher, 2001][1]).
+//!
+//! The invariant: of the two endpoints drawn, the busier one is never chosen. It depends on callers that keep
+//! their [`InFlight`](crate::InFlight) for as long as the request lasts.
+//!
+//! [1]: https://www.eecs.harvard.edu/~michaelm/postscripts/handbook2001.pdf
+
 use std::sync::Arc;
 
 use super::LoadBalancer;
 use crate::Endpoint;
 
-/// The less busy of two drawn at random ([power of two choices][1]): nearly as even as asking all,
-/// at the cost of two, and without all clients running to the one that was idle a moment ago.
-///
-/// [1]: https://www.eecs.harvard.edu/~michaelm/postscripts/handbook2001.pdf
+/// Chooses the less busy of two endpoints drawn at random (power of two choices). Nearly as even as the
+/// least busy of all, in constant time, and clients do not all choose the one that was idle a moment ago.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastRequest;
 
@@ -44,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_endpoint_is_chosen_only_against_busier_ones() {
+    fn the_busiest_endpoint_is_never_chosen() {
         let candidates = endpoints(3);
         let busy: Vec<_> = (0..9)
             .map(|n| InFlight::new(candidates[n % 2].clone()))

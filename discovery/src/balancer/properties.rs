@@ -1,4 +1,4 @@
-//! What holds for balancers whatever the list, and however it changes between two choices.
+//! Properties of balancers for any list, and any change of it between two choices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use super::testing::{endpoints, shares, weighted};
 use super::*;
 use crate::InFlight;
 
-/// The longest list a test draws from.
-const MOST: usize = 12;
+/// Number of endpoints that tests draw from.
+const MAX_ENDPOINTS: usize = 12;
 
-/// Lists that come one after the other, each so many of [`MOST`] endpoints, and how many choices
-/// are made from each.
+/// Lists that follow each other, each a subset of [`MAX_ENDPOINTS`] endpoints, and the number of choices
+/// from each.
 fn changing_lists() -> impl Strategy<Value = Vec<(Vec<usize>, usize)>> {
-    let list = subsequence((0..MOST).collect::<Vec<_>>(), 0..=MOST);
+    let list = subsequence((0..MAX_ENDPOINTS).collect::<Vec<_>>(), 0..=MAX_ENDPOINTS);
     vec((list, 0..60_usize), 1..12)
 }
 
@@ -35,9 +35,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn a_candidate_is_chosen_exactly_when_there_is_one(
+    fn a_choice_is_one_of_the_candidates(
         lists in changing_lists(),
-        weights in vec(0..2000_u16, MOST),
+        weights in vec(0..2000_u16, MAX_ENDPOINTS),
         key in any::<Option<Vec<u8>>>(),
     ) {
         let all = weighted(&weights);
@@ -58,8 +58,8 @@ proptest! {
     }
 
     #[test]
-    fn round_robin_is_even_within_one_after_any_change(lists in changing_lists()) {
-        let (balancer, all) = (RoundRobin::default(), endpoints(MOST));
+    fn round_robin_is_even_after_any_change(lists in changing_lists()) {
+        let (balancer, all) = (RoundRobin::default(), endpoints(MAX_ENDPOINTS));
         for (list, choices) in lists {
             let shares = shares(&balancer, &pick(&all, &list), choices * list.len().min(1));
             let uneven = shares.iter().max().map(|most| most - shares.iter().min().unwrap_or(most));
@@ -68,7 +68,7 @@ proptest! {
     }
 
     #[test]
-    fn weighted_is_exact_over_a_round_and_close_at_any_time(weights in vec(1..=40_u16, 1..MOST)) {
+    fn weighted_is_exact_over_a_round(weights in vec(1..=40_u16, 1..MAX_ENDPOINTS)) {
         let (balancer, candidates) = (Weighted::default(), weighted(&weights));
         let round: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
         let mut counts = vec![0; weights.len()];
@@ -79,7 +79,7 @@ proptest! {
             for (count, weight) in counts.iter().zip(&weights) {
                 let due = (choices * usize::from(*weight)) as f64 / round as f64;
                 let ahead = *count as f64 - due;
-                // Nobody is a whole turn ahead; who waits, waits as in the cup game: ln n turns.
+                // No endpoint is a whole turn ahead, and none is behind more than ln n turns (cup game).
                 let behind = 1.0 + (weights.len() as f64).ln();
                 prop_assert!(ahead < 1.0 && -ahead < behind, "{counts:?} of {weights:?}");
                 prop_assert!(choices % round != 0 || ahead == 0.0, "{counts:?} of {weights:?}");
@@ -88,8 +88,8 @@ proptest! {
     }
 
     #[test]
-    fn weighted_owes_nobody_many_turns_after_any_change(
-        mut weights in vec(prop_oneof![1..=3_u16, 900..=1000_u16], MOST),
+    fn weighted_stays_close_after_any_change(
+        mut weights in vec(prop_oneof![1..=3_u16, 900..=1000_u16], MAX_ENDPOINTS),
         lists in changing_lists(),
     ) {
         let balancer = Weighted::default();
@@ -107,24 +107,24 @@ proptest! {
     }
 
     #[test]
-    fn a_key_stays_where_it_is_unless_its_endpoint_leaves(
-        lists in subsequence((0..MOST).collect::<Vec<_>>(), 2..=MOST),
+    fn a_key_moves_only_with_its_endpoint(
+        lists in subsequence((0..MAX_ENDPOINTS).collect::<Vec<_>>(), 2..=MAX_ENDPOINTS),
         gone in any::<prop::sample::Index>(),
         keys in vec(any::<Vec<u8>>(), 1..50),
     ) {
-        let before = pick(&endpoints(MOST), &lists);
+        let before = pick(&endpoints(MAX_ENDPOINTS), &lists);
         let mut after = before.clone();
         let gone = after.remove(gone.index(before.len()));
-        let (owners, heirs) = (key_owners(&before, &keys), key_owners(&after, &keys));
+        let (owners, new_owners) = (key_owners(&before, &keys), key_owners(&after, &keys));
         prop_assert_eq!(owners.len(), keys.len());
-        for (owner, heir) in owners.iter().zip(&heirs) {
-            prop_assert!(Arc::ptr_eq(owner, heir) || Arc::ptr_eq(owner, &gone));
-            prop_assert!(!Arc::ptr_eq(heir, &gone));
+        for (owner, new_owner) in owners.iter().zip(&new_owners) {
+            prop_assert!(Arc::ptr_eq(owner, new_owner) || Arc::ptr_eq(owner, &gone));
+            prop_assert!(!Arc::ptr_eq(new_owner, &gone));
         }
     }
 
     #[test]
-    fn least_request_never_takes_the_busier_of_two(loads in vec(0..8_usize, 1..MOST)) {
+    fn least_request_never_takes_the_busier_of_two(loads in vec(0..8_usize, 1..MAX_ENDPOINTS)) {
         let candidates = endpoints(loads.len());
         let busy = |(candidate, load): (&Arc<Endpoint>, &usize)| {
             (0..*load).map(|_| InFlight::new(candidate.clone())).collect::<Vec<_>>()
@@ -136,7 +136,7 @@ proptest! {
             let load = by_address[&chosen.address];
             prop_assert_eq!(chosen.in_flight(), *load);
             let mut others = candidates.iter().filter(|c| c.address != chosen.address);
-            // It was drawn with another one, and that one is not less busy.
+            // It was drawn together with an endpoint that is not less busy.
             prop_assert!(loads.len() == 1 || others.any(|c| c.in_flight() >= *load), "{loads:?}");
         }
     }

@@ -1,9 +1,11 @@
+//! Uniform random choice. The invariant: choices are independent of each other and of all other clients.
+
 use std::sync::Arc;
 
 use super::LoadBalancer;
 use crate::Endpoint;
 
-/// Any of them, all equally likely. Many clients need no agreement to be fair together.
+/// Chooses any endpoint, all equally likely. Many clients together are even without any coordination.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Random;
 

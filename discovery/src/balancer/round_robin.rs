@@ -1,10 +1,13 @@
+//! Round robin. The invariant: within one list, the shares of two endpoints differ by at most one.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::LoadBalancer;
 use crate::Endpoint;
 
-/// Each in turn. The counter goes on when the list changes, so that a change favours nobody.
+/// Chooses each endpoint in turn. The counter continues when the list changes, so that a change favours no
+/// endpoint.
 #[derive(Debug, Default)]
 pub struct RoundRobin {
     next: AtomicUsize,

@@ -1,3 +1,10 @@
+//! Smooth weighted round robin ([nginx][1]).
+//!
+//! The invariant: over a round, which has as many choices as the sum of the weights, every share is exact,
+//! and no endpoint is ever a whole turn ahead. A choice takes time linear in the number of candidates.
+//!
+//! [1]: https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -5,18 +12,14 @@ use super::LoadBalancer;
 use crate::Endpoint;
 
 /// Smooth weighted round robin by the tag `weight`: shares follow the weights, and a heavy endpoint's
-/// turns are spread over the round instead of coming in a row ([nginx's algorithm][1]).
-///
-/// A choice looks at every candidate.
-///
-/// [1]: https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1
+/// turns are spread over the round instead of coming in a row.
 #[derive(Debug, Default)]
 pub struct Weighted {
     /// Sorted by address. A std mutex: held for one pass over the list, never across an await.
     gains: Mutex<Vec<Gain>>,
 }
 
-/// What an endpoint has gained over the others so far.
+/// Current weight of an endpoint, in the terms of nginx.
 #[derive(Debug)]
 struct Gain {
     address: SocketAddr,
@@ -30,7 +33,7 @@ impl LoadBalancer for Weighted {
         candidates: &'a [Arc<Endpoint>],
         _key: Option<&[u8]>,
     ) -> Option<&'a Arc<Endpoint>> {
-        // A panic elsewhere leaves numbers that are no worse than any others.
+        // A panic elsewhere leaves valid numbers.
         let mut gains = self.gains.lock().unwrap_or_else(PoisonError::into_inner);
         align(&mut gains, candidates);
         let mut total = 0;
@@ -49,15 +52,15 @@ impl LoadBalancer for Weighted {
     }
 }
 
-/// Makes `gains` stand beside `candidates`, address by address: newcomers begin with nothing, those
-/// who left are forgotten.
+/// Makes `gains` parallel to `candidates`, address by address: added endpoints start with zero, removed
+/// ones are dropped.
 fn align(gains: &mut Vec<Gain>, candidates: &[Arc<Endpoint>]) {
     let weight_of = |candidate: &Endpoint| i64::from(candidate.weight());
     let known = gains.iter().map(|one| (one.address, one.weight));
     if known.eq(candidates.iter().map(|c| (c.address, weight_of(c)))) {
         return;
     }
-    // A turn beside heavy endpoints may be worth hundreds here: nobody keeps more than one.
+    // A gain from a list with heavy endpoints may be worth hundreds of turns in this one: keep at most one.
     let total: i64 = candidates.iter().map(|c| weight_of(c)).sum();
     let gain_of = |address: SocketAddr| {
         let found = gains.binary_search_by_key(&address, |one| one.address);
@@ -87,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heavy_endpoint_does_not_get_its_turns_in_a_row() {
+    fn turns_of_a_heavy_endpoint_are_spread() {
         let (balancer, candidates) = (Weighted::default(), weighted(&[5, 1, 1]));
         let turns = (0..7).map(|_| {
             balancer
@@ -104,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_right_again_after_the_list_changed() {
+    fn shares_recover_after_a_change() {
         let (balancer, all) = (Weighted::default(), weighted(&[4, 2, 1]));
         shares(&balancer, &all, 5);
         let two = shares(&balancer, &all[..2], 60);
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_light_ones_share_alike_when_a_heavy_one_left_or_became_light() {
+    fn shares_are_even_after_a_heavy_endpoint() {
         for after in [&[1, 1][..], &[1, 1, 1]] {
             let balancer = Weighted::default();
             shares(&balancer, &weighted(&[1, 1, 1000]), 400);
@@ -128,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn who_just_had_its_turn_waits_although_the_list_changed() {
+    fn a_changed_list_does_not_repeat_a_turn() {
         let (balancer, all) = (Weighted::default(), endpoints(3));
         let first = balancer.select(&all, None).unwrap().address;
         let second = balancer.select(&all[..2], None).unwrap().address;
