@@ -27,6 +27,6 @@ async fn main() -> anyhow::Result<()> {
 
     let registration = registry.register(node, Duration::from_secs(10));
     tokio::signal::ctrl_c().await?;
-    registration.leave().await?;
+    registration.deregister().await?;
     Ok(())
 }

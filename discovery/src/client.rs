@@ -1,3 +1,9 @@
+//! The entry point for callers: [`DiscoveryClient`] watches services on demand and resolves nodes.
+//!
+//! Its invariant: one task for each service and one resolver for each service and tags, however many
+//! callers there are; both belong to the client, not to the caller that came first. The client wires
+//! `service.rs` and `resolver.rs` together and contains no policy of its own.
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,36 +13,37 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::service::{Allowed, Service};
+use crate::service::{AddressFilter, Service};
 use crate::{
     Balancer, Error, InFlight, NodeRegistry, Resolver, ServiceName, Tags, View, is_for_services,
 };
 
-/// More resolvers than this, and all are forgotten: callers may invent as many tags as they like.
+/// Maximum number of resolvers in the map, which is cleared above it: callers may invent any number of
+/// tags.
 const MAX_RESOLVERS: usize = 1024;
 
-/// Finds the nodes of services: follows each service that was ever asked for, and remembers its
-/// nodes while the registry is away.
+/// Finds the nodes of services: watches each service from its first use on, and serves the last known
+/// nodes while the registry is disconnected.
 ///
-/// However many ask for a service, it is followed by one task, which belongs to the client and not
-/// to whoever asked first. The tasks run on the runtime the client was made on and end with the
+/// One task watches a service, however many callers use it. The task belongs to the client and not to
+/// the first caller. The tasks run on the runtime on which the client was created, and end with the
 /// client and its resolvers. Chapters [5](crate::guide#5-a-client), [6](crate::guide#6-when-the-registry-is-away) and
 /// [7](crate::guide#7-when-nodes-die) of the guide are about it.
 pub struct DiscoveryClient {
     registry: Arc<dyn NodeRegistry>,
     runtime: Handle,
     balancer: Balancer,
-    first_list_limit: Duration,
-    keep_vanished: Duration,
-    allowed: Allowed,
-    /// Std mutexes, held for a look into a map: neither following nor a resolver that was already
-    /// handed out ever waits for them.
+    initial_snapshot_timeout: Duration,
+    retention: Duration,
+    allowed: AddressFilter,
+    /// Std mutexes, held for one look-up in a map. Neither the tasks nor the resolvers lock them.
     services: Mutex<HashMap<ServiceName, Arc<Service>>>,
     resolvers: Mutex<HashMap<(ServiceName, Tags), Arc<Resolver>>>,
 }
 
 impl DiscoveryClient {
-    /// A client of this registry: round robin, and three seconds of patience for a first list.
+    /// Creates a client of this registry, with round robin and a timeout of three seconds for an initial
+    /// snapshot.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
@@ -45,39 +52,35 @@ impl DiscoveryClient {
             registry,
             runtime: Handle::current(),
             balancer: Balancer::default(),
-            first_list_limit: Duration::from_secs(3),
-            keep_vanished: Duration::from_secs(10),
+            initial_snapshot_timeout: Duration::from_secs(3),
+            retention: Duration::from_secs(10),
             allowed: Arc::new(|address| is_for_services(address.ip())),
             services: Mutex::default(),
             resolvers: Mutex::default(),
         }
     }
 
-    /// The same with another balancer.
+    /// Sets the balancer.
     pub fn with_balancer(self, balancer: Balancer) -> Self {
         Self { balancer, ..self }
     }
 
-    /// The same with another limit on the wait for a service's first list.
-    pub fn with_first_list_limit(self, first_list_limit: Duration) -> Self {
+    /// Sets the maximum wait for a service's initial snapshot.
+    pub fn with_initial_snapshot_timeout(self, initial_snapshot_timeout: Duration) -> Self {
         Self {
-            first_list_limit,
+            initial_snapshot_timeout,
             ..self
         }
     }
 
-    /// The same with another time for which nodes stay usable that vanished from the registry all at
-    /// once. The nodes' time to live is the right one: by then they have registered again.
-    pub fn with_vanished_kept_for(self, keep_vanished: Duration) -> Self {
-        Self {
-            keep_vanished,
-            ..self
-        }
+    /// Sets the time for which nodes are retained after a mass removal (more than half of a service's nodes
+    /// at once). The nodes' TTL is a good value: by then they have registered again.
+    pub fn with_removal_protection(self, retention: Duration) -> Self {
+        Self { retention, ..self }
     }
 
-    /// The same that takes only nodes at addresses that are `allowed`, as long as they
-    /// [are for services](is_for_services) at all. Nobody ever gets to know the others: an entry in the
-    /// registry must not make us connect to whatever somebody wrote there.
+    /// Restricts nodes to addresses that are `allowed` and [are for services](is_for_services). Others are
+    /// ignored and counted: an entry in the registry must not direct requests to an arbitrary address.
     pub fn with_allowed(
         self,
         allowed: impl Fn(SocketAddr) -> bool + Send + Sync + 'static,
@@ -89,19 +92,19 @@ impl DiscoveryClient {
         }
     }
 
-    /// Chooses a node of a service with these tags, or any if there are none. Waits if the service's
-    /// first list is not there yet.
+    /// Chooses a node of a service that has these tags; any node if `tags` is empty. Waits for the
+    /// service's initial snapshot.
     ///
     /// # Errors
-    /// [`Error::NotReady`] without a first list in time, [`Error::NoInstance`] if no node fits.
+    /// [`Error::NotReady`] without an initial snapshot in time, [`Error::NoInstance`] if no node matches.
     pub async fn resolve(&self, service: &ServiceName, tags: &Tags) -> Result<InFlight, Error> {
         let resolver = self.resolver(service, tags);
         resolver.ready().await?;
         resolver.resolve(None)
     }
 
-    /// What [`resolve`](Self::resolve) resolves with, for those who do so often. Follows the service
-    /// from now on.
+    /// Returns the resolver behind [`resolve`](Self::resolve), for callers that resolve with every request.
+    /// Watches the service from now on.
     pub fn resolver(&self, service: &ServiceName, tags: &Tags) -> Arc<Resolver> {
         let mut resolvers = self
             .resolvers
@@ -109,25 +112,27 @@ impl DiscoveryClient {
             .unwrap_or_else(PoisonError::into_inner);
         let key = (service.clone(), tags.clone());
         if resolvers.len() >= MAX_RESOLVERS && !resolvers.contains_key(&key) {
-            resolvers.clear(); // those in use live on with their users
+            resolvers.clear(); // those in use live as long as their users
         }
         let resolver = resolvers.entry(key).or_insert_with(|| {
             Arc::new(Resolver::new(
                 self.service(service),
                 tags.clone(),
                 self.balancer,
-                self.first_list_limit,
+                self.initial_snapshot_timeout,
             ))
         });
         resolver.clone()
     }
 
-    /// What is known of a service, `None` before its first list. Follows the service from now on.
+    /// Returns the current view of a service, `None` before its initial snapshot. Watches the service from
+    /// now on.
     pub fn view(&self, service: &ServiceName) -> Option<Arc<View>> {
         self.service(service).view().clone()
     }
 
-    /// Told of every change of a service's view from now on. Follows the service from now on.
+    /// Returns a receiver that is notified of every later change of a service's view. Watches the service
+    /// from now on.
     pub fn changes(&self, service: &ServiceName) -> watch::Receiver<()> {
         self.service(service).changes()
     }
@@ -135,11 +140,11 @@ impl DiscoveryClient {
     fn service(&self, name: &ServiceName) -> Arc<Service> {
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         let service = services.entry(name.clone()).or_insert_with(|| {
-            Arc::new(Service::follow(
+            Arc::new(Service::start(
                 name.clone(),
                 self.registry.clone(),
                 &self.runtime,
-                self.keep_vanished,
+                self.retention,
                 self.allowed.clone(),
             ))
         });

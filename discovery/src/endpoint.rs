@@ -1,3 +1,10 @@
+//! One node as a client uses it, and one request to it.
+//!
+//! An [`Endpoint`] combines what the registry contains (address, tags) with what only this client can
+//! observe: requests in flight, results, an ejection. Its invariant: every [`InFlight`] is counted from
+//! its creation to its drop. The rules of ejection are in `ejection.rs`; which endpoint is chosen is
+//! decided in `resolver.rs`.
+
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -8,45 +15,44 @@ use log::{info, warn};
 use crate::ServiceNode;
 use crate::ejection::{Ejection, Record};
 
-/// A node as a client sees it: what the registry says of it, and what the client knows by itself.
+/// A node and this client's experience with it. [Chapter 7 of the guide](crate::guide#7-when-nodes-die)
+/// shows what a client should report.
 ///
-/// [Chapter 7 of the guide](crate::guide#7-when-nodes-die) is about what a client should tell it.
-///
-/// It stays the same through snapshots as long as the node's entry does; an entry that changed is
-/// a new endpoint with nothing held against it.
+/// An endpoint stays the same through snapshots as long as the node's entry does. A changed entry is a
+/// new endpoint without a history.
 #[derive(Debug)]
 pub struct Endpoint {
     node: Arc<ServiceNode>,
     authority: Box<str>,
     weight: u16,
     in_flight: AtomicUsize,
-    ended: Ended,
+    counters: Counters,
     record: Record,
     unconfirmed: AtomicBool,
 }
 
-/// Requests that have ended. Whoever wants rates takes the difference between two looks.
+/// Counters of requests that have ended. A rate is the difference of two readings.
 #[derive(Debug, Default)]
-struct Ended {
+struct Counters {
     requests: AtomicU64,
     failures: AtomicU64,
     micros: AtomicU64,
 }
 
-/// What became of the requests that were sent to an endpoint so far.
+/// Numbers of the requests that an endpoint has had so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Those that had an answer or failed.
+    /// Requests that got a response or failed.
     pub requests: u64,
-    /// Those of them that had a bad answer, or none.
+    /// Those of them that failed, or got an error response.
     pub failures: u64,
-    /// How long all of them took together, each from its choice to the head of its answer.
+    /// Sum of their durations, each from the choice of the endpoint to the head of its response.
     pub time: Duration,
 }
 
 impl Endpoint {
-    /// An endpoint of which nothing is known yet.
+    /// Creates an endpoint without a history.
     pub fn new(node: Arc<ServiceNode>) -> Self {
         Self::with_record(node, Record::default())
     }
@@ -57,139 +63,137 @@ impl Endpoint {
             weight: node.weight(),
             node,
             in_flight: AtomicUsize::new(0),
-            ended: Ended::default(),
+            counters: Counters::default(),
             record,
             unconfirmed: AtomicBool::new(false),
         }
     }
 
-    /// The node's address as it stands in a URL, `10.0.0.5:8080` or `[::1]:8080`, written once
+    /// Returns the node's address as in a URL, `10.0.0.5:8080` or `[::1]:8080`, formatted once
     /// ([RFC 3986, section 3.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2)).
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// The node's [weight](ServiceNode::weight), read once.
+    /// Returns the node's [weight](ServiceNode::weight), parsed once.
     pub fn weight(&self) -> u16 {
         self.weight
     }
 
-    /// How many requests are with it now.
+    /// Returns the number of requests in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// What became of the requests that were sent to it so far.
+    /// Returns the numbers of its requests so far.
     pub fn traffic(&self) -> Traffic {
         Traffic {
-            requests: self.ended.requests.load(Ordering::Relaxed),
-            failures: self.ended.failures.load(Ordering::Relaxed),
-            time: Duration::from_micros(self.ended.micros.load(Ordering::Relaxed)),
+            requests: self.counters.requests.load(Ordering::Relaxed),
+            failures: self.counters.failures.load(Ordering::Relaxed),
+            time: Duration::from_micros(self.counters.micros.load(Ordering::Relaxed)),
         }
     }
 
-    /// Whether somebody asked that it gets no requests. Unlike one that is set aside it gets none at
-    /// all, even if there is nobody else.
+    /// Returns true if an operator has [drained](Self::drain) it. Unlike an ejected endpoint it gets no
+    /// requests at all, even if there is no other one.
     pub fn is_drained(&self) -> bool {
-        self.record.counts().is_drained(self.address)
+        self.record.service().is_drained(self.address)
     }
 
     /// Sends no further requests to its address from this client, until it is
-    /// [released](Self::release). Those it has go on. The state belongs to the address: it outlasts the
-    /// entry in the registry and the node's process, unless no node registers there for a day.
+    /// [undrained](Self::undrain). Those in flight go on. The state belongs to the address: it outlasts
+    /// the entry in the registry and the node's process, unless no node registers there for a day.
     pub fn drain(&self) {
-        if self.record.counts().set_drained(self.address, true) {
+        if self.record.service().set_drained(self.address, true) {
             let (service, address) = (&self.service, self.address);
             info!(service:%, address:%; "node drained");
         }
     }
 
-    /// The end of [draining](Self::drain).
-    pub fn release(&self) {
-        if self.record.counts().set_drained(self.address, false) {
+    /// Ends [draining](Self::drain).
+    pub fn undrain(&self) {
+        if self.record.service().set_drained(self.address, false) {
             let (service, address) = (&self.service, self.address);
-            info!(service:%, address:%; "node released");
+            info!(service:%, address:%; "node undrained");
         }
     }
 
-    /// Whether it vanished from the registry in a way that is not believed yet. It stays usable for
-    /// a while, or until nobody is found there.
+    /// Returns true if it was removed from the registry together with most of the service's nodes, and is
+    /// retained by mass-removal protection. It stays eligible until the protection expires, or until
+    /// connections to it are refused.
     pub fn is_unconfirmed(&self) -> bool {
         self.unconfirmed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_unconfirmed(&self, unconfirmed: bool) {
         self.unconfirmed.store(unconfirmed, Ordering::Relaxed);
-        self.record.changed(); // it may be gone now, or be back
+        self.record.changed(); // `is_gone` depends on it
     }
 
-    /// Whether there is no reason left to try it.
+    /// Returns true if neither the registry nor the network has it any more.
     pub(crate) fn is_gone(&self) -> bool {
         self.is_unconfirmed() && self.ejected() == Some(Ejection::Unreachable)
     }
 
-    /// Why it is set aside, `None` while it is not.
+    /// Returns the reason of its ejection, `None` if it is not ejected.
     pub fn ejected(&self) -> Option<Ejection> {
         self.record.ejected().map(|(why, _)| why)
     }
 
-    /// Why it is set aside, and since when.
+    /// Returns the reason and the start of its ejection.
     pub(crate) fn ejected_since(&self) -> Option<(Ejection, Instant)> {
         self.record.ejected()
     }
 
-    /// How many good answers it gave: to users, and when it was tried.
-    pub fn good_answers(&self) -> u64 {
-        self.record.good_answers()
+    /// Returns the number of successful requests, probes and health checks so far.
+    pub fn successes(&self) -> u64 {
+        self.record.successes()
     }
 
-    /// Whether it ever gave a good answer.
-    pub fn is_proven(&self) -> bool {
-        self.good_answers() > 0
+    /// Returns true if any request, probe or health check has ever succeeded.
+    pub fn has_succeeded(&self) -> bool {
+        self.successes() > 0
     }
 
-    /// Sets it aside for a second, the next times for longer, up to a minute. It stays aside until
-    /// somebody tries it when that is [due](Self::trial_is_due), and [restores](Self::restore) it.
+    /// Ejects it for a second, the next times for longer, up to a minute. After that it stays ejected
+    /// until a health check, which is [due](Self::is_ejection_expired) then, [un-ejects](Self::uneject)
+    /// it.
     pub fn eject(&self, why: Ejection) {
         if let Some(time) = self.record.eject(why) {
-            let ServiceNode {
-                service, address, ..
-            } = self.node.as_ref();
-            warn!(service:%, address:%, why:%, time:?; "node set aside");
+            let (service, address) = (&self.service, self.address);
+            warn!(service:%, address:%, why:%, time:?; "node ejected");
         }
     }
 
-    /// Whether it is set aside, and its time is over: somebody should try it.
-    pub fn trial_is_due(&self) -> bool {
-        self.record.trial_is_due()
+    /// Returns true if it is ejected and its ejection time is over: a health check is due.
+    pub fn is_ejection_expired(&self) -> bool {
+        self.record.is_ejection_expired()
     }
 
-    /// Lets requests show whether it works, if it is ejected and its time is over: one at a time, each of
-    /// those that [`Resolver::resolve_or_probe`](crate::Resolver::resolve_or_probe) chooses for. For
-    /// endpoints whose health check does not decide, because it fails for other reasons than requests
+    /// Lets requests show whether it works, if it is ejected and its ejection has expired: one at a time,
+    /// each of those that [`Resolver::resolve_or_probe`](crate::Resolver::resolve_or_probe) chooses for.
+    /// For endpoints whose health check does not decide, because it fails for other reasons than requests
     /// do, or passes while requests [time out](Ejection::Timeout).
     pub fn half_open(&self) {
         self.record.half_open();
     }
 
-    /// From when on a request that cannot be hedged may be the probe; `None` if none is to be.
+    /// Time from which a request that cannot be hedged may be the probe; `None` if it awaits no probe.
     pub(crate) fn waits_for_probe(&self) -> Option<Instant> {
         self.record.waits_for_probe()
     }
 
-    /// For how long it has been ejected.
+    /// Returns the time since its ejection.
     pub fn ejected_for(&self) -> Option<Duration> {
         self.record.ejected().map(|(_, since)| since.elapsed())
     }
 
-    /// A trial succeeded that was begun at this time: it is like any other again, unless it was set
-    /// aside later. What was on its way by then tells nothing of how it is now.
-    pub fn restore(&self, begun: Instant) {
-        if self.record.restore(begun) {
-            let ServiceNode {
-                service, address, ..
-            } = self.node.as_ref();
-            info!(service:%, address:%; "node is back");
+    /// Ends its ejection after a health check succeeded that began at `begun`. A check that is older than
+    /// the ejection has no effect.
+    pub fn uneject(&self, begun: Instant) {
+        if self.record.uneject(begun) {
+            let (service, address) = (&self.service, self.address);
+            info!(service:%, address:%; "node un-ejected");
         }
     }
 
@@ -211,13 +215,13 @@ impl Deref for Endpoint {
     }
 }
 
-/// A chosen endpoint. It counts as one request in flight until it is dropped, so keep it for as long
-/// as the request lasts, its answer's body included.
+/// A chosen endpoint, counted as one request in flight until it is dropped. Keep it for as long as the
+/// request lasts, the body of its response included.
 #[derive(Debug)]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     chosen: Instant,
-    /// The ejection that this request may end.
+    /// Number of the ejection that this request may end.
     probe: Option<u32>,
 }
 
@@ -226,7 +230,7 @@ impl InFlight {
         Self::with_probe(endpoint, None)
     }
 
-    /// The probe of a half-open endpoint, unless another request is.
+    /// Creates the probe of a half-open endpoint, `None` if it awaits none.
     pub(crate) fn probe(endpoint: &Arc<Endpoint>) -> Option<Self> {
         let ejection = endpoint.record.begin_probe()?;
         Some(Self::with_probe(endpoint.clone(), Some(ejection)))
@@ -241,28 +245,28 @@ impl InFlight {
         }
     }
 
-    /// Whether the endpoint is ejected, and this request shows whether it still has to be.
+    /// Returns true if the endpoint is ejected, and this request decides whether it stays ejected.
     pub fn is_probe(&self) -> bool {
         self.probe.is_some()
     }
 
-    /// Tells of its answer. A bad one says that the endpoint is at fault: five failures in a row eject
-    /// it. A good one [restores](Endpoint::restore) an endpoint that was ejected because nothing came
-    /// from it, or that this request was to probe.
-    pub fn answered(&self, good: bool) {
-        if self.record.answered(good) {
+    /// Reports a response. A failure is one that the endpoint is to blame for: five in a row eject it. A
+    /// success [un-ejects](Endpoint::uneject) an endpoint that was ejected because nothing came from it,
+    /// or that this request probed.
+    pub fn responded(&self, is_success: bool) {
+        if self.record.responded(is_success) {
             self.eject(Ejection::Failing);
-        } else if !good && self.is_probe() {
+        } else if !is_success && self.is_probe() {
             self.fail_probe(Ejection::Failing);
         }
         let is_disproved = |why: Ejection| self.is_probe() || why != Ejection::Failing;
-        if good && self.ejected().is_some_and(is_disproved) {
-            self.restore(self.chosen);
+        if is_success && self.ejected().is_some_and(is_disproved) {
+            self.uneject(self.chosen);
         }
     }
 
-    /// Reports that no response came in time, or so late that another endpoint had responded meanwhile:
-    /// a failure like a bad answer.
+    /// Reports that no response came in time, or so late that another endpoint had responded meanwhile.
+    /// Counts like a failed response.
     pub fn timed_out(&self) {
         if self.record.timed_out(self.chosen) {
             self.eject(Ejection::Timeout);
@@ -271,7 +275,7 @@ impl InFlight {
         }
     }
 
-    /// Reports that no connection was made in time: a failure like a bad answer. Five failures in a row
+    /// Reports that no connection was made in time. Counts like a failed response; five failures in a row
     /// eject the endpoint as unreachable.
     pub fn connect_timed_out(&self) {
         if self.record.timed_out(self.chosen) {
@@ -297,18 +301,18 @@ impl InFlight {
         }
     }
 
-    /// Counts it into the endpoint's [`Traffic`]: its answer has come, or it failed. A request that
-    /// nobody waited for until then is not counted.
-    pub fn ended(&self, good: bool) {
-        let Ended {
+    /// Counts the request into the endpoint's [`Traffic`]: its response has come, or it failed. A request
+    /// that was cancelled before that is not counted.
+    pub fn ended(&self, is_success: bool) {
+        let Counters {
             requests,
             failures,
             micros,
-        } = &self.endpoint.ended;
+        } = &self.endpoint.counters;
         let took = self.chosen.elapsed().as_micros();
         requests.fetch_add(1, Ordering::Relaxed);
         micros.fetch_add(took.try_into().unwrap_or(0), Ordering::Relaxed);
-        if !good {
+        if !is_success {
             failures.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -341,23 +345,23 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_written_as_it_stands_in_a_url() {
+    fn the_authority_has_the_form_of_a_url() {
         for authority in ["10.0.0.1:80", "[2001:db8::1]:80"] {
             assert_eq!(endpoint(authority).authority(), authority);
         }
     }
 
     #[test]
-    fn requests_are_counted_when_they_end() {
+    fn requests_count_when_they_end() {
         let address = ([10, 0, 0, 1], 80).into();
         let node = ServiceNode::new("a".parse().unwrap(), address);
         let endpoint = Arc::new(Endpoint::new(Arc::new(node)));
-        let [good, bad, given_up] = [(); 3].map(|()| InFlight::new(endpoint.clone()));
+        let [succeeded, failed, cancelled] = [(); 3].map(|()| InFlight::new(endpoint.clone()));
         assert_eq!(endpoint.traffic(), Traffic::default());
-        let chosen = good.chosen.elapsed();
-        good.ended(true);
-        bad.ended(false);
-        drop((good, bad, given_up));
+        let chosen = succeeded.chosen.elapsed();
+        succeeded.ended(true);
+        failed.ended(false);
+        drop((succeeded, failed, cancelled));
         let traffic = endpoint.traffic();
         assert_eq!((traffic.requests, traffic.failures), (2, 1));
         assert!(traffic.time >= Duration::from_micros(chosen.as_micros() as u64));
@@ -365,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_disproves_silence_and_not_sickness() {
+    fn a_success_disproves_all_but_failing() {
         let endpoint = Arc::new(endpoint("10.0.0.1:80"));
         for (why, after) in [
             (Ejection::Silent, None),
@@ -375,20 +379,24 @@ mod tests {
         ] {
             endpoint.eject(why);
             let request = InFlight::new(endpoint.clone());
-            request.answered(false);
-            assert_eq!(endpoint.ejected(), Some(why), "a bad one says nothing");
-            request.answered(true);
+            request.responded(false);
+            assert_eq!(
+                endpoint.ejected(),
+                Some(why),
+                "an error response changes nothing"
+            );
+            request.responded(true);
             assert_eq!(endpoint.ejected(), after);
         }
     }
 
     #[test]
-    fn an_answer_to_a_request_from_before_disproves_nothing() {
+    fn older_successes_do_not_uneject() {
         for why in Ejection::ALL {
             let endpoint = Arc::new(endpoint("10.0.0.1:80"));
             let request = InFlight::new(endpoint.clone());
             endpoint.eject(why);
-            request.answered(true);
+            request.responded(true);
             assert_eq!(endpoint.ejected(), Some(why));
         }
     }

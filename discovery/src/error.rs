@@ -1,47 +1,52 @@
+//! The one error of the library, for parsing, registries and resolving.
+//!
+//! The invariant: a cause is reported once, in the message or as `source`, and a text from outside is
+//! shortened.
+
 use std::time::Duration;
 
 use crate::{ServiceName, Tags};
 
-/// What can go wrong between a caller and the nodes it looks for.
+/// An error of parsing, of a registry, or of resolving.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A text is not what it should be: a name, a tag, an address, a URL, a value in the registry.
+    /// An invalid text: a name, a tag, an address, a URL, a value in the registry.
     #[error("{what} {value:?}: {reason}")]
     Invalid {
-        /// What the text was meant to be.
+        /// Kind of text.
         what: &'static str,
         /// The text, shortened.
         value: String,
-        /// What is wrong with it, or what is allowed.
+        /// The fault, or the valid form.
         reason: String,
     },
 
-    /// The registry did not do what was asked. The cause is the backend's own error, where there is one.
+    /// A request to the registry failed. The source is the back end's error, if there is one.
     #[error("registry: {message}")]
     Registry {
-        /// What was asked, and what came back.
+        /// The request and its failure.
         message: String,
-        /// The backend's own error.
+        /// The back end's error.
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
 
-    /// The registry has answered nothing about this service yet, so nobody knows its nodes.
-    #[error("no list of {service} from the registry within {waited:?}")]
+    /// There is no initial snapshot of the service yet, so its nodes are unknown.
+    #[error("no snapshot of {service} from the registry within {waited:?}")]
     NotReady {
-        /// The service asked for.
+        /// The requested service.
         service: ServiceName,
-        /// How long the caller waited.
+        /// Time that the caller waited.
         waited: Duration,
     },
 
-    /// The service is known and has no node that fits.
+    /// The service is known and has no matching node.
     #[error("no instance of {service}{}", if tags.is_empty() { String::new() } else { format!(" with {tags}") })]
     NoInstance {
-        /// The service asked for.
+        /// The requested service.
         service: ServiceName,
-        /// The tags asked for.
+        /// The requested tags.
         tags: Tags,
     },
 }
@@ -59,7 +64,7 @@ impl Error {
         }
     }
 
-    /// What a registry did not do, in words: for registries that have no error of their own to tell.
+    /// Creates an [`Error::Registry`] without a source.
     pub fn registry(message: impl Into<String>) -> Self {
         Self::Registry {
             message: message.into(),
@@ -73,10 +78,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_text_is_told_in_short() {
-        let told = |text: &str| Error::invalid("tag", text, "too long").to_string();
+    fn a_long_text_is_shortened() {
+        let message = |text: &str| Error::invalid("tag", text, "too long").to_string();
         let [fits, long] = ["x".repeat(80), "x".repeat(81)];
-        assert_eq!(told(&fits), format!("tag {fits:?}: too long"));
-        assert_eq!(told(&long), format!("tag \"{fits}…\": too long"));
+        assert_eq!(message(&fits), format!("tag {fits:?}: too long"));
+        assert_eq!(message(&long), format!("tag \"{fits}…\": too long"));
     }
 }

@@ -1,23 +1,23 @@
-//! Client-side service discovery: services register where they listen, and clients find them there,
-//! choose one, and go on when the registry does not.
+//! Client-side service discovery: services register their addresses, clients watch them, choose one for
+//! each request, and keep working while the registry is down.
 //!
 //! ```text
 //!                    NodeRegistry (etcd, Consul, ZooKeeper, memory)
 //!   register ──►  /services/greeter/10.0.0.5:8080  ──► watch
-//!      │                                                 │ Snapshot: the whole list, every time
-//! Registration                                    DiscoveryClient ── View: the last known list
-//!  (a lease, kept)                                       │
+//!      │                                                 │ Snapshot: all nodes, every time
+//! Registration                                    DiscoveryClient ── View: the last known endpoints
+//!  (a lease, renewed)                                    │
 //!                                                     Resolver ── LoadBalancer ──► Endpoint
 //! ```
 //!
-//! Four ideas, each a type:
+//! Four concepts, each a type:
 //!
 //! * A [`ServiceNode`] is one instance of a service: an address and [`Tags`].
 //! * A [`NodeRegistry`] does two things, [`register`](NodeRegistry::register) and
-//!   [`watch`](NodeRegistry::watch). [`connect`] makes one from a URL.
-//! * A [`LoadBalancer`] chooses one of several.
-//! * A [`DiscoveryClient`] puts these together: it follows services, remembers them while the
-//!   registry is away, and [resolves](DiscoveryClient::resolve).
+//!   [`watch`](NodeRegistry::watch). [`connect`] creates one from a URL.
+//! * A [`LoadBalancer`] chooses one of several endpoints.
+//! * A [`DiscoveryClient`] combines these: it watches services, serves the last known nodes while the
+//!   registry is disconnected, ejects outliers, and [resolves](DiscoveryClient::resolve).
 //!
 //! ```
 //! use std::time::Duration;
@@ -27,7 +27,7 @@
 //! # async fn main() -> Result<(), Error> {
 //! let registry = connect(&"memory:".parse()?)?; // or etcd://127.0.0.1:2379
 //!
-//! // The greeter's side: one node for each process. It stays listed as long as this is kept.
+//! // The greeter's side: one node per process, registered for as long as this value lives.
 //! let node = ServiceNode::new("greeter".parse()?, ([10, 0, 0, 5], 8080).into());
 //! let registration = registry.register(node.with_tags("version=v1".parse()?), Duration::from_secs(10));
 //! registration.registered().await;
@@ -37,27 +37,38 @@
 //! let endpoint = client.resolve(&"greeter".parse()?, &Tags::new()).await?;
 //! assert_eq!(endpoint.address.to_string(), "10.0.0.5:8080");
 //!
-//! // Only nodes with a certain tag: there are none of version 2.
+//! // Only nodes with a certain tag: none has version 2.
 //! let v2 = client.resolve(&"greeter".parse()?, &"version=v2".parse()?).await;
 //! assert!(matches!(v2, Err(Error::NoInstance { .. })));
 //!
-//! registration.leave().await
+//! registration.deregister().await
 //! # }
 //! ```
 //!
 //! # Where to read on
 //!
 //! The [guide] (中文：[指南](guide_zh)) goes through all this in ten short chapters, and in each something
-//! happens: a node joins, a node dies, the registry is away.
+//! happens: a node is added, a node dies, the registry is down.
 //!
-//! In the source, values first: `name.rs`, `tags.rs`, `node.rs`, `snapshot.rs`. Then the seam,
-//! `registry.rs`, and behind it `registry/memory.rs`, the smallest registry, and `registry/etcd/`:
-//! `lease.rs` keeps a node listed, `watch.rs` follows a list; `registry/consul/` and
-//! `registry/zookeeper/` have the same two halves. `registration.rs` and `service.rs` hold what all
-//! registries need: to try again for ever, and to remember; `removal.rs` doubts a list that lost
-//! most of its nodes at once, `network.rs` says where nodes may be, and `ejection.rs` is what a
-//! client finds out by itself. `client.rs` and `resolver.rs` are what a caller sees. To write a
-//! registry of your own, begin at [`NodeRegistry`](NodeRegistry#a-registry-of-your-own).
+//! The source, from the values to the client:
+//!
+//! | file | content |
+//! |---|---|
+//! | `name.rs`, `tags.rs`, `node.rs`, `snapshot.rs` | the values: parsed once, valid from then on |
+//! | `error.rs` | the errors |
+//! | `network.rs` | which addresses a node may have |
+//! | `registry.rs` | the interface of a registry; `connect` |
+//! | `registry/memory.rs` | the smallest registry |
+//! | `registry/etcd/` | `lease.rs` keeps a key, `watch.rs` streams snapshots, `connection.rs` fails over |
+//! | `registry/consul/`, `registry/zookeeper/` | the same two halves for other servers |
+//! | `registry/entries.rs`, `url.rs`, `access.rs` | what registries share: folding entries, URLs, credentials |
+//! | `registration.rs`, `backoff.rs` | keeping a node registered, with retries |
+//! | `service.rs`, `removal.rs`, `view.rs` | watching a service: the task, mass-removal protection, the result |
+//! | `endpoint.rs`, `ejection.rs` | a node as a client experiences it, and outlier detection |
+//! | `balancer.rs`, `balancer/` | the load balancers |
+//! | `resolver.rs`, `client.rs` | choosing an endpoint; what a caller uses |
+//!
+//! To write a registry of your own, begin at [`NodeRegistry`](NodeRegistry#a-registry-of-your-own).
 
 /// The second part of the article: from one registry to a client with tests, in ten chapters. [中文版](guide_zh)
 #[cfg(doc)]
@@ -97,7 +108,7 @@ pub use error::Error;
 pub use name::ServiceName;
 pub use network::{Network, is_for_services};
 pub use node::{MAX_VALUE_BYTES, ServiceNode};
-pub use registration::{Keeper, Registered, Registration};
+pub use registration::{Registrar, Registration, RegistrationStatus};
 #[cfg(feature = "consul")]
 pub use registry::ConsulRegistry;
 #[cfg(feature = "etcd")]

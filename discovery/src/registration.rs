@@ -1,3 +1,10 @@
+//! Keeping one node registered: the half of a registration that is the same for all registries.
+//!
+//! A [`Registrar`] has the protocol of one registry, [`Registration::start`] adds the policy: retry without
+//! limit with backoff, deregister within a limit. The invariant: one task per registration, owned by the
+//! [`Registration`], and no failure ends it. What happens to a node whose process dies is the registry's
+//! decision, by its TTL.
+
 use std::fmt;
 use std::time::Duration;
 
@@ -8,40 +15,42 @@ use tokio::task::JoinHandle;
 use crate::backoff::Backoff;
 use crate::{Error, ServiceNode};
 
-/// How long leaving may take when the registry does not answer.
-const LEAVE_LIMIT: Duration = Duration::from_secs(3);
+/// Maximum duration of deregistering.
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a registry does to keep one node listed: the half of [`NodeRegistry`](crate::NodeRegistry)
-/// that is its own. [`Registration::keep`] does the rest, which is to try again for ever.
+/// The protocol by which one registry keeps one node registered, for implementations of
+/// [`NodeRegistry`](crate::NodeRegistry). [`Registration::start`] does the rest, which is to retry without
+/// limit.
 ///
 /// [Chapter 9 of the guide](crate::guide#9-a-registry-of-your-own) has a short one.
-pub trait Keeper: Send + 'static {
-    /// Lists the node, tells `registered`, and stays as long as it is listed. Returns why it is
-    /// not any more, or could not be. Called again after a while, with jitter; dropped at any await.
+pub trait Registrar: Send + 'static {
+    /// Registers the node, reports that to `status`, and keeps it registered. Returns the error that ended
+    /// or prevented the registration. Called again after a while, with jitter; dropped at any await.
     ///
-    /// The first time, an entry that is there already is taken over: whoever wrote it cannot be
-    /// listening where we are. Afterwards another owner is a successor and is left alone.
-    fn hold(&mut self, registered: &Registered) -> impl Future<Output = Error> + Send;
+    /// The first call takes over an entry that exists already: its owner cannot be listening at the same
+    /// address. Later calls leave the entry of another owner alone, which is a new process.
+    fn maintain(&mut self, status: &RegistrationStatus) -> impl Future<Output = Error> + Send;
 
-    /// Takes the node off the list, whatever [`hold`](Self::hold) was doing, and nobody else's: a
-    /// successor may have registered the same address. It has three seconds.
+    /// Removes the node from the registry, whatever [`maintain`](Self::maintain) was doing. Must not remove
+    /// the entry of another owner: a new process may have registered the same address. It has three
+    /// seconds.
     ///
     /// # Errors
-    /// If the registry did not confirm it.
-    fn leave(self) -> impl Future<Output = Result<(), Error>> + Send;
+    /// If the registry did not confirm the removal.
+    fn deregister(self) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// Where a [`Keeper`] tells that its node is listed.
+/// Where a [`Registrar`] reports that its node is registered.
 #[derive(Debug)]
-pub struct Registered {
+pub struct RegistrationStatus {
     node: ServiceNode,
-    state: watch::Sender<bool>,
+    is_registered: watch::Sender<bool>,
 }
 
-impl Registered {
-    /// Whoever watches sees the node from now on. Telling it again changes nothing.
-    pub fn now(&self) {
-        if self.state.send_replace(true) {
+impl RegistrationStatus {
+    /// Reports that watches contain the node from now on. Repeated calls have no effect.
+    pub fn set_registered(&self) {
+        if self.is_registered.send_replace(true) {
             return;
         }
         let ServiceNode {
@@ -54,59 +63,63 @@ impl Registered {
     }
 }
 
-/// A node's place in a registry: kept for as long as this lives.
+/// A node's entry in a registry, renewed for as long as this lives.
 ///
 /// [Chapter 2 of the guide](crate::guide#2-registering) shows one that is late.
 ///
-/// [`leave`](Self::leave) takes the node off the list. Dropping it merely stops keeping it, as the
-/// process's death would: it vanishes when its time to live is over.
+/// [`deregister`](Self::deregister) removes the node. Dropping a registration merely stops the renewals, as
+/// the process's death would: the registry removes the node when its TTL is over.
 pub struct Registration {
-    state: watch::Receiver<bool>,
-    leave: oneshot::Sender<()>,
+    is_registered: watch::Receiver<bool>,
+    deregister: oneshot::Sender<()>,
     task: OwnedTask<Result<(), Error>>,
 }
 
 impl Registration {
-    /// Keeps a node listed with a registry's `keeper`, until this leaves or is dropped.
+    /// Keeps a node registered by a registry's `registrar`, until this is deregistered or dropped.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime: a task does it.
-    pub fn keep(node: ServiceNode, keeper: impl Keeper) -> Self {
-        let (sender, state) = watch::channel(false);
-        let (leave, leaving) = oneshot::channel();
-        let registered = Registered {
+    /// Outside of a Tokio runtime: it spawns a task.
+    pub fn start(node: ServiceNode, registrar: impl Registrar) -> Self {
+        let (sender, is_registered) = watch::channel(false);
+        let (deregister, deregistering) = oneshot::channel();
+        let status = RegistrationStatus {
             node,
-            state: sender,
+            is_registered: sender,
         };
-        let task = OwnedTask(tokio::spawn(keep(keeper, registered, leaving)));
-        Self { state, leave, task }
+        let task = OwnedTask(tokio::spawn(run(registrar, status, deregistering)));
+        Self {
+            is_registered,
+            deregister,
+            task,
+        }
     }
 
-    /// Whether the node is listed, as far as the registry said last.
+    /// Returns true if the node is registered, by the registry's last response.
     pub fn is_registered(&self) -> bool {
-        *self.state.borrow()
+        *self.is_registered.borrow()
     }
 
-    /// The same, for somebody who wants to know it later and does not keep the node listed.
-    pub fn listed(&self) -> watch::Receiver<bool> {
-        self.state.clone()
+    /// Returns a receiver of [`is_registered`](Self::is_registered). It does not keep the node registered.
+    pub fn status(&self) -> watch::Receiver<bool> {
+        self.is_registered.clone()
     }
 
-    /// Waits until the node is listed.
+    /// Waits until the node is registered.
     pub async fn registered(&self) {
-        // An error would mean that the task ended, and only leaving or dropping ends it.
-        let _ = self.state.clone().wait_for(|listed| *listed).await;
+        // An error would mean that the task ended, which only deregistering or dropping does.
+        let _ = self.is_registered.clone().wait_for(|is| *is).await;
     }
 
-    /// Takes the node off the list, so that whoever watches chooses another. Serve on for a moment:
-    /// requests may be on their way, and clients may doubt it when most of a service's nodes vanish
-    /// at once.
+    /// Removes the node from the registry, so that clients choose another one. Serve on for a moment:
+    /// requests may be on their way, and clients retain nodes for a while when most of a service's nodes
+    /// are removed at once.
     ///
     /// # Errors
-    /// [`Error::Registry`] if the registry did not confirm it within three seconds. The node then
-    /// vanishes when its time to live is over.
-    pub async fn leave(mut self) -> Result<(), Error> {
-        let _ = self.leave.send(()); // the task may have panicked: the next line tells
+    /// [`Error::Registry`] if the registry did not confirm the removal within three seconds. It removes
+    /// the node when its TTL is over.
+    pub async fn deregister(mut self) -> Result<(), Error> {
+        let _ = self.deregister.send(()); // fails if the task panicked, which the next line reports
         (&mut self.task.0)
             .await
             .map_err(|panic| Error::registry(panic.to_string()))?
@@ -121,7 +134,7 @@ impl fmt::Debug for Registration {
     }
 }
 
-/// A task that ends when its owner goes.
+/// A task that ends with its owner.
 struct OwnedTask<T>(JoinHandle<T>);
 
 impl<T> Drop for OwnedTask<T> {
@@ -130,36 +143,35 @@ impl<T> Drop for OwnedTask<T> {
     }
 }
 
-async fn keep(
-    mut keeper: impl Keeper,
-    registered: Registered,
-    mut leaving: oneshot::Receiver<()>,
+async fn run(
+    mut registrar: impl Registrar,
+    status: RegistrationStatus,
+    mut deregistering: oneshot::Receiver<()>,
 ) -> Result<(), Error> {
     let mut backoff = Backoff::default();
     let mut failures = 0;
     loop {
-        let lost = tokio::select! {
-            _ = &mut leaving => break,
-            lost = keeper.hold(&registered) => lost,
+        let error = tokio::select! {
+            _ = &mut deregistering => break,
+            error = registrar.maintain(&status) => error,
         };
-        if registered.state.send_replace(false) {
+        if status.is_registered.send_replace(false) {
             backoff.reset();
             failures = 0;
         }
         failures += 1;
-        let ServiceNode {
-            service, address, ..
-        } = &registered.node;
-        match failures {
-            1 => warn!(service:%, address:%, error:% = lost; "not registered, trying until it is"),
-            _ => log::debug!(service:%, address:%, error:% = lost; "still not registered"),
+        let (service, address) = (&status.node.service, status.node.address);
+        if failures == 1 {
+            warn!(service:%, address:%, error:%; "not registered, retrying");
+        } else {
+            log::debug!(service:%, address:%, error:%; "still not registered");
         }
         tokio::select! {
-            _ = &mut leaving => break,
+            _ = &mut deregistering => break,
             () = tokio::time::sleep(backoff.next_delay()) => {}
         }
     }
-    tokio::time::timeout(LEAVE_LIMIT, keeper.leave())
+    tokio::time::timeout(DEREGISTER_TIMEOUT, registrar.deregister())
         .await
-        .unwrap_or_else(|_| Err(Error::registry("no answer to the request to leave")))
+        .unwrap_or_else(|_| Err(Error::registry("deregistering: no response in time")))
 }

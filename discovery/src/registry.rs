@@ -1,3 +1,13 @@
+//! The interface of a registry, and the registries themselves.
+//!
+//! [`NodeRegistry`] has two verbs, register and watch, as [kratos][1] has. Its invariant: state, not deltas:
+//! every item of a watch is the whole snapshot, so the next one repairs whatever was missed. Each back end
+//! is a folder with the protocol of one server; retries and memory are in `registration.rs` and
+//! `service.rs`. `entries.rs` folds keys and values into nodes, `url.rs` and `access.rs` parse where and
+//! how to connect.
+//!
+//! [1]: https://github.com/go-kratos/kratos/blob/main/registry/registry.go
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,56 +41,53 @@ pub use url::RegistryUrl;
 #[cfg(feature = "zookeeper")]
 pub use zookeeper::ZooKeeperRegistry;
 
-/// The lists of one service, for ever: see [`NodeRegistry::watch`].
+/// An endless stream of snapshots of one service: see [`NodeRegistry::watch`].
 pub type SnapshotStream = BoxStream<'static, Result<Snapshot, Error>>;
 
-/// A registry of nodes. It does two things: it [keeps a node listed](crate::guide#2-registering), and it
-/// [tells who is listed](crate::guide#3-watching-state-not-deltas).
+/// A registry of nodes. It does two things: it [keeps a node registered](crate::guide#2-registering), and
+/// it [streams snapshots](crate::guide#3-watching-state-not-deltas) of the registered nodes.
 ///
-/// An implementation holds mechanism only. Waiting before the next try, serving the last known
-/// list and the like are the callers' business, written once for all registries.
+/// An implementation contains mechanism only. Backoff, the last known view and the like are written once
+/// for all registries, by the callers.
 ///
 /// # A registry of your own
 ///
-/// It takes a [`Keeper`](crate::Keeper), which lists a node and takes it off the list again, and a
-/// stream of lists. This one is whole: a directory that the processes of one machine share.
+/// It takes a [`Registrar`](crate::Registrar), which registers and deregisters a node, and a stream of
+/// snapshots. This one is complete: a directory that the processes of one machine share.
 /// `discovery/examples/file_registry` runs it.
 ///
 /// ```no_run
 #[doc = include_str!("../examples/file_registry/registry.rs")]
 /// ```
 ///
-/// What it has to hold in detail is written as tests, `discovery/tests/registry.rs`: add one function
-/// and one line there, and every scenario runs with your registry. What they ask for beside the
-/// obvious:
+/// The contract in detail is a test suite, `discovery/tests/registry.rs`: add one function and one line
+/// there, and every scenario runs with your registry. Apart from the obvious it requires:
 ///
-/// * Lists are whole. Two nodes with one address, an entry that cannot be read, an event that was
-///   lost: none of these may fail a list, or last beyond the next one.
-/// * A list that says what the one before it said is not handed out again, unless an error came
-///   between.
-/// * Who dies is gone after its time to live, although nobody says goodbye for it.
-/// * A late leaver does not take its successor off the list.
+/// * Snapshots are complete. Two nodes with one address, a malformed entry, a lost event: none of these
+///   may fail a snapshot, or last beyond the next one.
+/// * A snapshot that equals the one before is not yielded again, unless an error came between.
+/// * A node whose process dies is removed after its TTL, without a request.
+/// * Deregistering late does not remove the entry of a new owner.
 /// * Tasks belong to the runtime that polls: a registry outlives the one that used it first.
 pub trait NodeRegistry: fmt::Debug + Send + Sync {
-    /// Lists `node` and keeps it listed until the [`Registration`] leaves or is dropped, however
-    /// often the registry goes away or loses it. Returns at once, also when the registry cannot be
-    /// reached yet. If the process dies, the node vanishes from the list within about `ttl`.
+    /// Registers `node` and keeps it registered until the [`Registration`] is deregistered or dropped,
+    /// however often the registry disconnects or loses the entry. Returns at once, also when the registry
+    /// cannot be reached yet. If the process dies, the registry removes the node within about `ttl`.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime: the registration is kept by a task.
+    /// Outside of a Tokio runtime: it spawns a task.
     fn register(&self, node: ServiceNode, ttl: Duration) -> Registration;
 
-    /// Follows a service. The first item is its whole list, each later one its whole list after one
-    /// change or several: it is the latest when it is polled for, so whoever polls seldom gets few
-    /// lists and misses nothing. The stream does not end.
+    /// Watches a service. The first item is the initial snapshot, each later one a complete snapshot after
+    /// one or more changes. An item is the latest state when it is polled: a slow consumer gets fewer
+    /// snapshots and misses nothing. The stream does not end.
     ///
-    /// An error says that the registry cannot be followed just now: the list before it, even if it
-    /// was the first, may be stale. Polling again begins again with a new list, so wait a moment
-    /// before that.
+    /// An error means that the registry is disconnected: the last snapshot, even the initial one, may be
+    /// stale. Polling again starts with a new snapshot, so wait a moment before that.
     fn watch(&self, service: &ServiceName) -> SnapshotStream;
 }
 
-/// The registry a URL names. Connecting happens when it is first used, so this needs no server.
+/// Creates the registry of a URL. It connects at the first use, so this needs no server.
 ///
 /// ```
 /// # fn main() -> Result<(), discovery::Error> {
@@ -117,16 +124,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_that_is_not_built_in_says_how_to_get_it() {
+    fn a_missing_feature_is_named() {
         for (url, feature) in [
             ("consul://a", "consul"),
             ("zookeeper://a", "zookeeper"),
             ("etcd+tls://a", "tls"),
         ] {
             let url: RegistryUrl = url.parse().unwrap();
-            let told = not_built(&url, url.scheme()).to_string();
+            let error = not_built(&url, url.scheme()).to_string();
             let remedy = format!("built without {feature}: cargo build --features {feature}");
-            assert!(told.ends_with(&remedy), "{told}");
+            assert!(error.ends_with(&remedy), "{error}");
         }
     }
 }

@@ -1,77 +1,85 @@
+//! Mass-removal protection: a registry that loses most of a service's nodes at once is not trusted.
+//!
+//! Known as self-preservation in [Eureka][1] and as push-empty protection in Nacos. A mass removal
+//! seldom means that the nodes are gone: the keys were deleted, the leases were lost, or an empty
+//! registry took over, and the nodes are about to register again. So the removed nodes are retained for
+//! a while, unconfirmed. The invariant: the result contains every node of the snapshot. The module
+//! decides which nodes to retain; a client finds out itself which of them still respond.
+//!
+//! [1]: https://github.com/Netflix/eureka/wiki/Understanding-Eureka-Peer-to-Peer-Communication
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::{ServiceNode, Snapshot};
 
-/// Lists this close to each other count as one change.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// Window within which several snapshots count as one change.
+const MASS_REMOVAL_WINDOW: Duration = Duration::from_secs(1);
 
-/// Doubts lists that lost more than half of their nodes at once. That is rarely so: somebody deleted
-/// the keys, the leases got lost, or the registry was replaced by an empty one, and the nodes are
-/// about to register again. So they stay usable for a while, unconfirmed.
+/// Retains nodes that a snapshot lost, if it lost more than half of them within
+/// [`MASS_REMOVAL_WINDOW`].
 #[derive(Debug)]
-pub(crate) struct Vanished {
-    keep_for: Duration,
+pub(crate) struct RemovalProtection {
+    retention: Duration,
     last: Snapshot,
-    /// The list before the changes that count as one with the next, and when these began.
-    before: Snapshot,
-    since: Instant,
-    kept: Vec<Arc<ServiceNode>>,
+    /// The snapshot at the start of the window.
+    baseline: Snapshot,
+    window_start: Instant,
+    retained: Vec<Arc<ServiceNode>>,
     until: Option<Instant>,
 }
 
-impl Vanished {
-    pub(crate) fn new(keep_for: Duration) -> Self {
+impl RemovalProtection {
+    pub(crate) fn new(retention: Duration) -> Self {
         Self {
-            keep_for,
+            retention,
             last: Snapshot::default(),
-            before: Snapshot::default(),
-            since: Instant::now(),
-            kept: Vec::new(),
+            baseline: Snapshot::default(),
+            window_start: Instant::now(),
+            retained: Vec::new(),
             until: None,
         }
     }
 
-    /// The list with those who vanished from it and are kept.
-    pub(crate) fn correct(&mut self, list: &Snapshot, now: Instant) -> Snapshot {
-        if now >= self.since + AT_ONCE {
-            (self.before, self.since) = (self.last.clone(), now);
+    /// Returns the snapshot with the retained nodes added.
+    pub(crate) fn apply(&mut self, snapshot: &Snapshot, now: Instant) -> Snapshot {
+        if now >= self.window_start + MASS_REMOVAL_WINDOW {
+            (self.baseline, self.window_start) = (self.last.clone(), now);
         }
-        if list.nodes().len() >= self.before.nodes().len() {
-            (self.before, self.since) = (list.clone(), now);
+        if snapshot.nodes().len() >= self.baseline.nodes().len() {
+            (self.baseline, self.window_start) = (snapshot.clone(), now);
         }
-        if list.nodes().len() * 2 < self.before.nodes().len() {
-            // Some may have joined since, while as many left.
-            let vanishing = self.last.nodes().iter().chain(self.before.nodes());
-            self.kept.extend(vanishing.cloned());
-            self.kept.sort_by_key(|node| node.address);
-            self.kept.dedup_by_key(|node| node.address);
-            self.until = Some(now + self.keep_for);
-            (self.before, self.since) = (list.clone(), now);
+        if snapshot.nodes().len() * 2 < self.baseline.nodes().len() {
+            // The last snapshot may have nodes that the baseline lacks: some were added meanwhile.
+            let removed = self.last.nodes().iter().chain(self.baseline.nodes());
+            self.retained.extend(removed.cloned());
+            self.retained.sort_by_key(|node| node.address);
+            self.retained.dedup_by_key(|node| node.address);
+            self.until = Some(now + self.retention);
+            (self.baseline, self.window_start) = (snapshot.clone(), now);
         }
-        self.last = list.clone();
-        if self.kept.is_empty() {
-            return list.clone();
+        self.last = snapshot.clone();
+        if self.retained.is_empty() {
+            return snapshot.clone();
         }
-        self.kept.retain(|node| !list.has(node));
-        self.until = self.until.filter(|_| !self.kept.is_empty());
-        let nodes = self.kept.iter().chain(list.nodes()).cloned();
-        Snapshot::new(nodes, list.revision()).with_skipped(list.skipped())
+        self.retained.retain(|node| !snapshot.has(node));
+        self.until = self.until.filter(|_| !self.retained.is_empty());
+        let nodes = self.retained.iter().chain(snapshot.nodes()).cloned();
+        Snapshot::new(nodes, snapshot.revision()).with_skipped(snapshot.skipped())
     }
 
-    /// The nodes that are kept although the list does not have them, sorted by address.
-    pub(crate) fn kept(&self) -> &[Arc<ServiceNode>] {
-        &self.kept
+    /// The retained nodes, sorted by address. None of them is in the last snapshot.
+    pub(crate) fn retained(&self) -> &[Arc<ServiceNode>] {
+        &self.retained
     }
 
-    /// Waits until the time of those who are kept is over, and forgets them. Waits for ever if there
-    /// are none.
+    /// Waits until the retention is over and drops the retained nodes. Never completes if there are none.
     pub(crate) async fn expired(&mut self) {
         match self.until {
             Some(until) => tokio::time::sleep_until(until.into()).await,
             None => std::future::pending().await,
         }
-        self.kept.clear();
+        self.retained.clear();
         self.until = None;
     }
 }
@@ -82,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    fn list(ports: &[u16]) -> Snapshot {
+    fn snapshot(ports: &[u16]) -> Snapshot {
         let node = |port: &u16| {
             let address = ([10, 0, 0, 1], *port).into();
             Arc::new(ServiceNode::new("a".parse().unwrap(), address))
@@ -90,38 +98,39 @@ mod tests {
         Snapshot::new(ports.iter().map(node), 1)
     }
 
-    /// What is left of lists that come one after another, each so much later than the one before.
-    fn corrected(lists: &[&[u16]], apart: Duration) -> Vec<Vec<u16>> {
-        let mut vanished = Vanished::new(Duration::from_secs(10));
+    /// Returns what becomes of snapshots that come one after another, `interval` apart.
+    fn protected(snapshots: &[&[u16]], interval: Duration) -> Vec<Vec<u16>> {
+        let mut protection = RemovalProtection::new(Duration::from_secs(10));
         let mut now = Instant::now();
-        let mut correct = |ports: &&[u16]| {
-            now += apart;
-            let list = vanished.correct(&list(ports), now);
-            list.nodes()
-                .iter()
-                .map(|node| node.address.port())
-                .collect()
+        let mut apply = |ports: &&[u16]| {
+            now += interval;
+            let protected = protection.apply(&snapshot(ports), now);
+            let nodes = protected.nodes().iter();
+            nodes.map(|node| node.address.port()).collect()
         };
-        lists.iter().map(&mut correct).collect()
+        snapshots.iter().map(&mut apply).collect()
     }
 
     #[test]
-    fn more_than_half_at_once_is_not_believed() {
-        let apart = Duration::from_secs(5);
-        assert_eq!(corrected(&[&[1, 2, 3], &[]], apart), [[1, 2, 3], [1, 2, 3]]);
+    fn a_mass_removal_retains_all_nodes() {
+        let interval = Duration::from_secs(5);
         assert_eq!(
-            corrected(&[&[1, 2, 3], &[2]], apart),
+            protected(&[&[1, 2, 3], &[]], interval),
             [[1, 2, 3], [1, 2, 3]]
         );
-        assert_eq!(corrected(&[&[1, 2], &[2]], apart), [vec![1, 2], vec![2]]);
+        assert_eq!(
+            protected(&[&[1, 2, 3], &[2]], interval),
+            [[1, 2, 3], [1, 2, 3]]
+        );
+        assert_eq!(protected(&[&[1, 2], &[2]], interval), [vec![1, 2], vec![2]]);
     }
 
     #[test]
-    fn one_by_one_is_believed_if_it_takes_its_time() {
-        let lists: [&[u16]; 4] = [&[1, 2, 3], &[2, 3], &[3], &[3]];
-        let slowly = corrected(&lists, Duration::from_secs(2));
+    fn slow_removals_retain_no_node() {
+        let snapshots: [&[u16]; 4] = [&[1, 2, 3], &[2, 3], &[3], &[3]];
+        let slowly = protected(&snapshots, Duration::from_secs(2));
         assert_eq!(slowly, [vec![1, 2, 3], vec![2, 3], vec![3], vec![3]]);
-        let quickly = corrected(&lists, Duration::from_millis(10));
+        let quickly = protected(&snapshots, Duration::from_millis(10));
         assert_eq!(
             quickly,
             [vec![1, 2, 3], vec![2, 3], vec![1, 2, 3], vec![1, 2, 3]]
@@ -129,33 +138,33 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_is_confirmed() {
-        let mut vanished = Vanished::new(Duration::from_secs(10));
+    fn a_node_that_registers_again_is_confirmed() {
+        let mut protection = RemovalProtection::new(Duration::from_secs(10));
         let now = Instant::now();
         for ports in [&[1, 2, 3][..], &[], &[2]] {
-            vanished.correct(&list(ports), now);
+            protection.apply(&snapshot(ports), now);
         }
-        let kept: Vec<_> = vanished
-            .kept()
+        let retained: Vec<_> = protection
+            .retained()
             .iter()
             .map(|node| node.address.port())
             .collect();
-        assert_eq!(kept, [1, 3]);
-        vanished.correct(&list(&[1, 2, 3]), now);
-        assert!(vanished.kept().is_empty());
+        assert_eq!(retained, [1, 3]);
+        protection.apply(&snapshot(&[1, 2, 3]), now);
+        assert!(protection.retained().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_while_they_are_gone() {
-        let mut vanished = Vanished::new(Duration::from_secs(10));
+    async fn retained_nodes_expire() {
+        let mut protection = RemovalProtection::new(Duration::from_secs(10));
         let now = tokio::time::Instant::now();
-        vanished.correct(&list(&[1, 2]), now.into());
-        vanished.correct(&list(&[]), now.into());
-        assert_eq!(vanished.kept().len(), 2);
-        vanished.expired().await;
-        assert!(now.elapsed() >= Duration::from_secs(10) && vanished.kept().is_empty());
-        let list = vanished.correct(&list(&[]), tokio::time::Instant::now().into());
-        assert!(list.nodes().is_empty());
+        protection.apply(&snapshot(&[1, 2]), now.into());
+        protection.apply(&snapshot(&[]), now.into());
+        assert_eq!(protection.retained().len(), 2);
+        protection.expired().await;
+        assert!(now.elapsed() >= Duration::from_secs(10) && protection.retained().is_empty());
+        let snapshot = protection.apply(&snapshot(&[]), tokio::time::Instant::now().into());
+        assert!(snapshot.nodes().is_empty());
     }
 
     fn ports<'a>(nodes: impl IntoIterator<Item = &'a Arc<ServiceNode>>) -> Vec<u16> {
@@ -166,27 +175,27 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
         #[test]
-        fn nobody_is_lost_or_invented(
-            lists in prop::collection::vec(prop::collection::btree_set(1..9_u16, 0..9), 1..9),
+        fn no_node_is_lost_or_invented(
+            snapshots in prop::collection::vec(prop::collection::btree_set(1..9_u16, 0..9), 1..9),
             pauses in prop::collection::vec(0..1500_u64, 9),
         ) {
-            let mut vanished = Vanished::new(Duration::from_secs(10));
-            let (mut now, mut last, mut doubtful) = (Instant::now(), Vec::new(), false);
+            let mut protection = RemovalProtection::new(Duration::from_secs(10));
+            let (mut now, mut last, mut is_protected) = (Instant::now(), Vec::new(), false);
             let mut most = 0;
-            for (listed, pause) in lists.into_iter().zip(pauses) {
-                let listed = Vec::from_iter(listed);
+            for (registered, pause) in snapshots.into_iter().zip(pauses) {
+                let registered = Vec::from_iter(registered);
                 now += Duration::from_millis(pause);
-                let corrected = ports(vanished.correct(&list(&listed), now).nodes());
-                prop_assert!(listed.iter().all(|port| corrected.contains(port)));
-                let kept = ports(vanished.kept());
-                prop_assert_eq!(corrected.len(), listed.len() + kept.len(), "either or");
-                if listed.len() * 2 < last.len() {
-                    prop_assert!(last.iter().all(|port| corrected.contains(port)), "{last:?}");
+                let protected = ports(protection.apply(&snapshot(&registered), now).nodes());
+                prop_assert!(registered.iter().all(|port| protected.contains(port)));
+                let retained = ports(protection.retained());
+                prop_assert_eq!(protected.len(), registered.len() + retained.len(), "either or");
+                if registered.len() * 2 < last.len() {
+                    prop_assert!(last.iter().all(|port| protected.contains(port)), "{last:?}");
                 }
-                doubtful |= listed.len() * 2 < most;
-                prop_assert!(doubtful || kept.is_empty());
-                most = most.max(listed.len());
-                last = listed;
+                is_protected |= registered.len() * 2 < most;
+                prop_assert!(is_protected || retained.is_empty());
+                most = most.max(registered.len());
+                last = registered;
             }
         }
     }

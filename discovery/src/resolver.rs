@@ -1,3 +1,12 @@
+//! The choice of an endpoint for a request: filter by tags and state, then balance.
+//!
+//! The order follows [Envoy's load balancing][1]: endpoints that match, of these the ones that are
+//! eligible (not ejected, above a panic threshold), of these the balancer's choice. The invariant: an
+//! ejection never leaves a service without endpoints, draining may. Resolving does no I/O. Retries and
+//! hedging are the caller's decision, ejection is that of `ejection.rs`.
+//!
+//! [1]: https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/panic_threshold
+
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +21,7 @@ use crate::{
 /// Resolves one service, or those of its nodes that have certain tags: a balancer of its own and the
 /// endpoints it chooses from. Made by [`DiscoveryClient::resolver`](crate::DiscoveryClient::resolver).
 ///
-/// Resolving does no I/O, waits for no lock, and allocates nothing; choosing another one does.
+/// Resolving does no I/O, waits for no lock, and allocates nothing; choosing another endpoint allocates.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -29,7 +38,7 @@ use crate::{
 /// # for node in &nodes {
 /// #     node.registered().await;
 /// # }
-/// // A registry with three nodes, and who stays with one of them.
+/// // A registry with three nodes, and a client that stays with one of them.
 /// let client = DiscoveryClient::new(Arc::new(registry)).with_balancer(Balancer::IpHash);
 /// let resolver = client.resolver(&"greeter".parse()?, &Tags::new());
 /// resolver.ready().await?;
@@ -37,7 +46,7 @@ use crate::{
 /// let again = resolver.resolve(Some(b"192.0.2.7"))?;
 /// assert_eq!(first.address, again.address);
 ///
-/// // It did not answer: anybody else.
+/// // It did not respond: any other one.
 /// let other = resolver.resolve_other(Some(b"192.0.2.7"), |node| node.address != first.address)?;
 /// assert_ne!(first.address, other.address);
 /// # Ok(()) }
@@ -46,25 +55,25 @@ pub struct Resolver {
     service: Arc<Service>,
     tags: Tags,
     balancer: Box<dyn LoadBalancer>,
-    /// Chooses for those who try again. With one balancer for both, some endpoints would always have
-    /// their turn just when it is passed over.
-    substitute: Box<dyn LoadBalancer>,
-    first_list_limit: Duration,
+    /// Chooses for retries. With one balancer for both, some endpoints would always have their turn just
+    /// when they are excluded.
+    retry_balancer: Box<dyn LoadBalancer>,
+    initial_snapshot_timeout: Duration,
     candidates: ArcSwap<Candidates>,
 }
 
-/// What there is to choose from, and of which list it was made. It keeps no more of that list than
-/// fits: a resolver for tags that nobody has may be one of a thousand.
+/// The endpoints to choose from, derived from one view and one state version. Contains no more of the
+/// view than what matches: a resolver for tags that no node has may be one of a thousand.
 #[derive(Default)]
 struct Candidates {
     generation: u64,
-    standing_changes: u64,
-    /// With the right tags, and not drained.
-    fitting: Arc<[Arc<Endpoint>]>,
-    /// Of these, what is not set aside.
-    usable: Arc<[Arc<Endpoint>]>,
-    /// Of these, what waits for a request that shows whether it works, and from when on that may be one
-    /// that cannot be hedged.
+    state_version: u64,
+    /// Endpoints with the right tags that are not drained.
+    matching: Arc<[Arc<Endpoint>]>,
+    /// Of these, what may get requests in spite of ejections.
+    eligible: Arc<[Arc<Endpoint>]>,
+    /// Of these, what waits for a probe, with the time from which that may be a request that cannot be
+    /// hedged.
     half_open: Vec<(Arc<Endpoint>, Instant)>,
 }
 
@@ -73,32 +82,32 @@ impl Resolver {
         service: Arc<Service>,
         tags: Tags,
         balancer: Balancer,
-        first_list_limit: Duration,
+        initial_snapshot_timeout: Duration,
     ) -> Self {
         Self {
             service,
             tags,
             balancer: balancer.build(),
-            substitute: balancer.build(),
-            first_list_limit,
+            retry_balancer: balancer.build(),
+            initial_snapshot_timeout,
             candidates: ArcSwap::default(),
         }
     }
 
-    /// The service it resolves.
+    /// Returns the service that it resolves.
     pub fn service(&self) -> &ServiceName {
         self.service.name()
     }
 
-    /// Waits until the registry has told the service's nodes once, which is usually long ago.
+    /// Waits for the service's initial snapshot, which usually came long ago.
     ///
     /// # Errors
-    /// [`Error::NotReady`] if that takes longer than the client's limit.
+    /// [`Error::NotReady`] if that takes longer than the client's timeout.
     pub async fn ready(&self) -> Result<(), Error> {
         if self.service.view().is_some() {
             return Ok(());
         }
-        let waited = self.first_list_limit;
+        let waited = self.initial_snapshot_timeout;
         let ready = tokio::time::timeout(waited, self.service.ready()).await;
         ready.map_err(|_| Error::NotReady {
             service: self.service().clone(),
@@ -109,15 +118,15 @@ impl Resolver {
     /// Chooses an endpoint. `key` is for balancers that keep a caller with one endpoint.
     ///
     /// # Errors
-    /// [`Error::NoInstance`] if none fits or all that do are [drained](Endpoint::drain),
-    /// [`Error::NotReady`] before the first list.
+    /// [`Error::NoInstance`] if none matches or all that do are [drained](Endpoint::drain),
+    /// [`Error::NotReady`] before the initial snapshot.
     pub fn resolve(&self, key: Option<&[u8]>) -> Result<InFlight, Error> {
         let candidates = self.candidates()?;
-        self.chosen(self.balancer.select(&candidates.usable, key).cloned())
+        self.chosen(self.balancer.select(&candidates.eligible, key).cloned())
     }
 
     /// Chooses an endpoint as [`resolve`](Self::resolve) does, or one that is half-open and waits for a
-    /// request of this kind: that [probes](InFlight::is_probe) the endpoint.
+    /// request of this kind, which then [probes](InFlight::is_probe) the endpoint.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
@@ -126,12 +135,12 @@ impl Resolver {
         if let Some(probe) = candidates.probe(kind) {
             return Ok(probe);
         }
-        self.chosen(self.balancer.select(&candidates.usable, key).cloned())
+        self.chosen(self.balancer.select(&candidates.eligible, key).cloned())
     }
 
-    /// Chooses another endpoint, for a caller that tries again: one that it has not tried, rather
-    /// one that has answered before, since many may have joined that nobody can connect to, and at
-    /// last even one that is set aside.
+    /// Chooses an untried endpoint for a retry. Prefers those that [have succeeded](Endpoint::has_succeeded)
+    /// before, since many new nodes at once may all be unreachable. Takes an ejected one if no other is
+    /// left.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve); [`Error::NoInstance`] if all were tried.
@@ -141,22 +150,18 @@ impl Resolver {
         is_untried: impl Fn(&Endpoint) -> bool,
     ) -> Result<InFlight, Error> {
         let candidates = self.candidates()?;
-        let proven = candidates
-            .usable
-            .iter()
-            .filter(|endpoint| endpoint.is_proven());
-        let lists: [&mut dyn Iterator<Item = &Arc<Endpoint>>; 3] = [
-            &mut { proven },
-            &mut candidates.usable.iter(),
-            &mut candidates.fitting.iter(),
-        ];
-        // An empty list is not shown to the balancer: it would cost somebody a turn.
-        let mut lists = lists.into_iter().map(|list| {
-            let rest = list.filter(|endpoint| is_untried(endpoint));
-            rest.cloned().collect::<Vec<_>>()
-        });
-        let rest = lists.find(|rest| !rest.is_empty()).unwrap_or_default();
-        self.chosen(self.substitute.select(&rest, key).cloned())
+        let untried = |list: &[Arc<Endpoint>]| -> Vec<_> {
+            let untried = list.iter().filter(|endpoint| is_untried(endpoint));
+            untried.cloned().collect()
+        };
+        let mut rest = untried(&candidates.eligible);
+        if rest.iter().any(|endpoint| endpoint.has_succeeded()) {
+            rest.retain(|endpoint| endpoint.has_succeeded());
+        }
+        if rest.is_empty() {
+            rest = untried(&candidates.matching);
+        }
+        self.chosen(self.retry_balancer.select(&rest, key).cloned())
     }
 
     fn chosen(&self, endpoint: Option<Arc<Endpoint>>) -> Result<InFlight, Error> {
@@ -168,29 +173,29 @@ impl Resolver {
             })
     }
 
-    /// What to choose from: sorted out once for each list and each ejection, by whoever comes first.
+    /// Returns the candidates, computed once for each view and each state version.
     fn candidates(&self) -> Result<Guard<Arc<Candidates>>, Error> {
         let view = self.service.view();
         let Some(view) = view.as_ref() else {
             let (service, waited) = (self.service().clone(), Duration::ZERO);
             return Err(Error::NotReady { service, waited });
         };
-        let (generation, standing_changes) = (view.generation(), view.standing_changes());
+        let (generation, state_version) = (view.generation(), view.state_version());
         let known = self.candidates.load();
-        if (known.generation, known.standing_changes) == (generation, standing_changes) {
+        if (known.generation, known.state_version) == (generation, state_version) {
             return Ok(known);
         }
-        let fits = |endpoint: &Arc<Endpoint>| {
+        let matches = |endpoint: &Arc<Endpoint>| {
             endpoint.tags.contain(&self.tags) && !endpoint.is_gone() && !endpoint.is_drained()
         };
-        let fitting = only(view.endpoints(), fits);
-        let usable = usable(&fitting);
-        let half_open = half_open(&fitting);
+        let matching = filtered(view.endpoints(), matches);
+        let eligible = eligible(&matching);
+        let half_open = half_open(&matching);
         let candidates = Arc::new(Candidates {
             generation,
-            standing_changes,
-            fitting,
-            usable,
+            state_version,
+            matching,
+            eligible,
             half_open,
         });
         self.candidates.store(candidates.clone());
@@ -199,7 +204,7 @@ impl Resolver {
 }
 
 impl Candidates {
-    /// The probe of a half-open endpoint, if there is one to be.
+    /// Returns the probe of a half-open endpoint, if one awaits a request of this kind.
     fn probe(&self, kind: ProbeKind) -> Option<InFlight> {
         if self.half_open.is_empty() {
             return None;
@@ -207,8 +212,8 @@ impl Candidates {
         let now = Instant::now();
         let mut waiting = self.half_open.iter();
         waiting.find_map(|(endpoint, unhedged_from)| {
-            let fits = kind == ProbeKind::Hedged || *unhedged_from <= now;
-            fits.then(|| InFlight::probe(endpoint)).flatten()
+            let may_probe = kind == ProbeKind::Hedged || *unhedged_from <= now;
+            may_probe.then(|| InFlight::probe(endpoint)).flatten()
         })
     }
 }
@@ -220,50 +225,56 @@ fn half_open(all: &[Arc<Endpoint>]) -> Vec<(Arc<Endpoint>, Instant)> {
         .collect()
 }
 
-/// Leaves out what is set aside.
+/// Returns the endpoints that may get requests, sorted by address.
 ///
-/// Endpoints that nobody can connect to are left out as long as there are others: no request can
-/// succeed there. Those under suspicion are left out as long as half remain, since fewer could not
-/// bear the load. Of more suspects than that, some stay in use: rather those that were silent, for
-/// requests get over silence and not over bad answers, and rather those that were ejected last. If
-/// all were ejected for the same reason, it says nothing about any of them, and all stay in use.
-fn usable(all: &Arc<[Arc<Endpoint>]>) -> Arc<[Arc<Endpoint>]> {
-    if all.iter().all(|endpoint| endpoint.ejected().is_none()) {
-        return all.clone();
+/// Unreachable endpoints are left out as long as there are others: no request can succeed there. Other
+/// ejected endpoints are left out as long as half of the reachable ones remain (the panic threshold),
+/// since fewer could not bear the load. Below it, ejected endpoints stay eligible: silent ones before
+/// failing ones, because a hedged request survives silence and not an error response, and among equals
+/// the ones that were ejected last. If all were ejected for the same reason, the cause is probably not
+/// in the endpoints, and all stay eligible.
+fn eligible(matching: &Arc<[Arc<Endpoint>]>) -> Arc<[Arc<Endpoint>]> {
+    if matching.iter().all(|endpoint| endpoint.ejected().is_none()) {
+        return matching.clone();
     }
-    let standing = all
-        .iter()
-        .map(|endpoint| (endpoint, endpoint.ejected_since()));
-    let reachable = |why: &Option<(Ejection, _)>| !matches!(why, Some((Ejection::Unreachable, _)));
-    let reachable: Vec<_> = standing.filter(|(_, ejected)| reachable(ejected)).collect();
-    if reachable.is_empty() {
-        return all.clone();
+    let (mut eligible, mut ejected) = (Vec::new(), Vec::new());
+    for endpoint in matching.iter() {
+        match endpoint.ejected_since() {
+            None => eligible.push(endpoint.clone()),
+            Some((Ejection::Unreachable, _)) => {}
+            Some((why, since)) => {
+                let is_failing = why == Ejection::Failing;
+                ejected.push((is_failing, Reverse(since), endpoint));
+            }
+        }
     }
-    // The first are the first to stay in use.
-    let order = |(endpoint, ejected): &(&Arc<Endpoint>, Option<(Ejection, Instant)>)| {
-        ejected.map(|(why, since)| (why == Ejection::Failing, Reverse(since), endpoint.address))
+    let reachable = eligible.len() + ejected.len();
+    if reachable == 0 {
+        return matching.clone();
+    }
+    ejected.sort_by_key(|(is_failing, since, _)| (*is_failing, *since));
+    let is_same_reason = ejected.first().map(|e| e.0) == ejected.last().map(|e| e.0);
+    let minimum = if eligible.is_empty() && is_same_reason {
+        reachable
+    } else {
+        reachable.div_ceil(2)
     };
-    let mut suspects: Vec<_> = reachable.iter().filter_map(order).collect();
-    suspects.sort_unstable();
-    let up = reachable.len() - suspects.len();
-    let all_alike = up == 0 && suspects.first().map(|s| s.0) == suspects.last().map(|s| s.0);
-    let needed = match all_alike {
-        true => suspects.len(),
-        false => reachable.len().div_ceil(2).saturating_sub(up),
-    };
-    let last = needed.checked_sub(1).map(|index| suspects[index]);
-    let in_use = reachable.iter().filter(|entry| order(entry) <= last);
-    in_use.map(|(endpoint, _)| Arc::clone(endpoint)).collect()
+    let missing = minimum.saturating_sub(eligible.len());
+    let retained = ejected.into_iter().take(missing);
+    eligible.extend(retained.map(|(_, _, endpoint)| endpoint.clone()));
+    eligible.sort_unstable_by_key(|endpoint| endpoint.address);
+    eligible.into()
 }
 
-/// Those of a list for which something holds: the list itself if that is all of them.
-fn only(
+/// Returns the endpoints that pass a filter: the list itself if that is all of them.
+fn filtered(
     all: &Arc<[Arc<Endpoint>]>,
-    holds: impl Fn(&Arc<Endpoint>) -> bool,
+    filter: impl Fn(&Arc<Endpoint>) -> bool,
 ) -> Arc<[Arc<Endpoint>]> {
-    match all.iter().all(&holds) {
-        true => all.clone(),
-        false => all.iter().filter(|e| holds(e)).cloned().collect(),
+    if all.iter().all(&filter) {
+        all.clone()
+    } else {
+        all.iter().filter(|e| filter(e)).cloned().collect()
     }
 }
 
@@ -274,64 +285,72 @@ mod tests {
     use super::*;
     use crate::ServiceNode;
 
-    /// Ports of those in use, out of ports 1 and so on that were ejected one after another.
-    fn usable_ports(ejected: &[Option<Ejection>]) -> Vec<u16> {
+    /// Returns the ports of eligible endpoints, out of ports 1 and so on, ejected one after another.
+    fn eligible_ports(ejected: &[Option<Ejection>]) -> Vec<u16> {
         let endpoint = |(index, why): (usize, &Option<Ejection>)| {
             let address = ([10, 0, 0, 1], index as u16 + 1).into();
             let node = ServiceNode::new("a".parse().unwrap(), address);
             let endpoint = Endpoint::new(Arc::new(node));
-            why.iter().for_each(|why| endpoint.eject(*why));
+            if let Some(why) = why {
+                endpoint.eject(*why);
+            }
             Arc::new(endpoint)
         };
         let endpoints = ejected.iter().enumerate().map(endpoint).collect();
-        let usable = usable(&endpoints);
-        usable
+        let eligible = eligible(&endpoints);
+        eligible
             .iter()
             .map(|endpoint| endpoint.address.port())
             .collect()
     }
 
     const UP: Option<Ejection> = None;
-    const GONE: Option<Ejection> = Some(Ejection::Unreachable);
-    const MUTE: Option<Ejection> = Some(Ejection::Silent);
-    const SICK: Option<Ejection> = Some(Ejection::Failing);
+    const UNREACHABLE: Option<Ejection> = Some(Ejection::Unreachable);
+    const SILENT: Option<Ejection> = Some(Ejection::Silent);
+    const FAILING: Option<Ejection> = Some(Ejection::Failing);
 
     #[test]
-    fn suspects_are_left_out_as_long_as_half_remain() {
-        assert_eq!(usable_ports(&[UP, SICK, UP]), [1, 3]);
-        assert_eq!(usable_ports(&[UP, SICK, MUTE, UP]), [1, 4]);
-        assert_eq!(usable_ports(&[SICK, UP]), [2]);
+    fn ejected_endpoints_are_not_eligible() {
+        assert_eq!(eligible_ports(&[UP, FAILING, UP]), [1, 3]);
+        assert_eq!(eligible_ports(&[UP, FAILING, SILENT, UP]), [1, 4]);
+        assert_eq!(eligible_ports(&[FAILING, UP]), [2]);
     }
 
     #[test]
-    fn half_stay_in_use_and_those_set_aside_first_stay_aside() {
-        assert_eq!(usable_ports(&[UP, SICK, SICK]), [1, 3]);
-        assert_eq!(usable_ports(&[MUTE, MUTE, MUTE, UP, MUTE]), [3, 4, 5]);
+    fn the_last_ejected_fill_up_to_the_threshold() {
+        assert_eq!(eligible_ports(&[UP, FAILING, FAILING]), [1, 3]);
+        assert_eq!(
+            eligible_ports(&[SILENT, SILENT, SILENT, UP, SILENT]),
+            [3, 4, 5]
+        );
     }
 
     #[test]
-    fn a_sick_one_stays_aside_when_the_others_were_only_late() {
-        assert_eq!(usable_ports(&[SICK, MUTE, MUTE]), [2, 3]);
-        assert_eq!(usable_ports(&[MUTE, MUTE, SICK]), [1, 2]);
-        assert_eq!(usable_ports(&[MUTE, SICK]), [1]);
+    fn silent_endpoints_precede_failing_ones() {
+        assert_eq!(eligible_ports(&[FAILING, SILENT, SILENT]), [2, 3]);
+        assert_eq!(eligible_ports(&[SILENT, SILENT, FAILING]), [1, 2]);
+        assert_eq!(eligible_ports(&[SILENT, FAILING]), [1]);
     }
 
     #[test]
-    fn all_stay_in_use_if_the_same_is_held_against_all() {
-        assert_eq!(usable_ports(&[SICK, SICK, SICK]), [1, 2, 3]);
-        assert_eq!(usable_ports(&[MUTE, MUTE]), [1, 2]);
-        assert_eq!(usable_ports(&[SICK]), [1]);
+    fn equal_ejections_exclude_no_endpoint() {
+        assert_eq!(eligible_ports(&[FAILING, FAILING, FAILING]), [1, 2, 3]);
+        assert_eq!(eligible_ports(&[SILENT, SILENT]), [1, 2]);
+        assert_eq!(eligible_ports(&[FAILING]), [1]);
     }
 
     #[test]
-    fn the_unreachable_are_left_out_as_long_as_there_are_others() {
-        assert_eq!(usable_ports(&[GONE, GONE, GONE, GONE, UP]), [5]);
-        assert_eq!(usable_ports(&[GONE, SICK, SICK]), [2, 3]);
-        assert_eq!(usable_ports(&[GONE, GONE]), [1, 2]);
-        assert!(usable_ports(&[]).is_empty());
+    fn unreachable_endpoints_are_the_last_resort() {
+        assert_eq!(
+            eligible_ports(&[UNREACHABLE, UNREACHABLE, UNREACHABLE, UNREACHABLE, UP]),
+            [5]
+        );
+        assert_eq!(eligible_ports(&[UNREACHABLE, FAILING, FAILING]), [2, 3]);
+        assert_eq!(eligible_ports(&[UNREACHABLE, UNREACHABLE]), [1, 2]);
+        assert!(eligible_ports(&[]).is_empty());
     }
 
-    /// Half-open, as a resolver finds it.
+    /// Returns a half-open endpoint, and the candidates that contain it.
     fn half_open_for(why: Ejection) -> (Arc<Endpoint>, Candidates) {
         let node = ServiceNode::new("a".parse().unwrap(), ([10, 0, 0, 1], 80).into());
         let endpoint = Arc::new(Endpoint::new(Arc::new(node)));
@@ -349,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn one_request_that_can_be_hedged_probes_a_half_open_endpoint() {
+    fn one_hedged_request_probes_at_a_time() {
         for why in Ejection::ALL {
             let (endpoint, candidates) = half_open_for(why);
             assert!(candidates.probe(ProbeKind::Unhedged).is_none(), "not yet");
@@ -357,7 +376,7 @@ mod tests {
             assert!(candidates.probe(ProbeKind::Hedged).is_none());
             drop(probe);
             let probe = candidates.probe(ProbeKind::Hedged).unwrap();
-            probe.answered(true);
+            probe.responded(true);
             assert_eq!(endpoint.ejected(), None);
             drop(probe);
             assert!(candidates.probe(ProbeKind::Hedged).is_none());
@@ -365,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn any_request_probes_an_endpoint_that_has_waited() {
+    fn any_request_probes_after_the_delay() {
         let (_, mut candidates) = half_open_for(Ejection::Timeout);
         candidates.half_open[0].1 = Instant::now();
         assert!(candidates.probe(ProbeKind::Unhedged).is_some());
@@ -377,14 +396,14 @@ mod tests {
             let (endpoint, candidates) = half_open_for(Ejection::Silent);
             let probe = candidates.probe(ProbeKind::Hedged).unwrap();
             match why {
-                Ejection::Failing => probe.answered(false),
+                Ejection::Failing => probe.responded(false),
                 Ejection::Timeout => probe.timed_out(),
                 Ejection::Unreachable | Ejection::Silent => probe.eject(why),
             }
             drop(probe);
             assert_eq!(endpoint.ejected(), Some(why));
             assert!(candidates.probe(ProbeKind::Hedged).is_none());
-            assert!(!endpoint.trial_is_due());
+            assert!(!endpoint.is_ejection_expired());
         }
     }
 }

@@ -1,3 +1,10 @@
+//! One watched service: the task that turns a registry's snapshots into views.
+//!
+//! The policy that all registries need is here, once: address filter, mass-removal protection, a minimum
+//! interval between updates, backoff, and the last known view while the registry is disconnected
+//! (static stability). The invariant: a view is never replaced by nothing. One task per service, owned by
+//! [`Service`]; the protocols are in `registry/`, the choice of a node in `resolver.rs`.
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,20 +18,20 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::backoff::Backoff;
-use crate::removal::Vanished;
+use crate::removal::RemovalProtection;
 use crate::{Error, NodeRegistry, ServiceName, ServiceNode, Snapshot, View};
 
-/// Lists are taken no more often than this. A change after a quiet time is seen at once; of many in a
-/// row each waits so long at most, and a whole list for each of them would be too dear.
-const PACE: Duration = Duration::from_millis(20);
+/// Minimum interval between updates. A single change is applied at once, bursts are coalesced: a new view
+/// for each change of a burst would cost too much.
+const MIN_UPDATE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// More nodes than this that join or leave at once are told as a number.
-const LINES_PER_CHANGE: usize = 20;
+/// Maximum number of nodes that are logged one by one in an update. Of more only the number is logged.
+const MAX_LINES_PER_UPDATE: usize = 20;
 
-/// Whether there may be a node at this address.
-pub(crate) type Allowed = Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>;
+/// Returns true for addresses that nodes may have.
+pub(crate) type AddressFilter = Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>;
 
-/// One service as a client follows it: a task that keeps its [`View`] up to date, and ends with it.
+/// A watched service: a task that keeps its [`View`] up to date. Dropping it ends the task.
 #[derive(Debug)]
 pub(crate) struct Service {
     shared: Arc<Shared>,
@@ -34,18 +41,18 @@ pub(crate) struct Service {
 #[derive(Debug)]
 struct Shared {
     name: ServiceName,
-    /// None until the registry answered for the first time.
+    /// `None` before the initial snapshot.
     view: ArcSwapOption<View>,
     changed: watch::Sender<()>,
 }
 
 impl Service {
-    pub(crate) fn follow(
+    pub(crate) fn start(
         name: ServiceName,
         registry: Arc<dyn NodeRegistry>,
         runtime: &Handle,
-        keep_vanished: Duration,
-        allowed: Allowed,
+        retention: Duration,
+        allowed: AddressFilter,
     ) -> Self {
         let (view, changed) = (ArcSwapOption::empty(), watch::Sender::new(()));
         let shared = Arc::new(Shared {
@@ -54,7 +61,7 @@ impl Service {
             changed,
         });
         let task = runtime
-            .spawn(shared.clone().follow(registry, keep_vanished, allowed))
+            .spawn(shared.clone().run(registry, retention, allowed))
             .abort_handle();
         Self { shared, task }
     }
@@ -67,16 +74,16 @@ impl Service {
         self.shared.view.load()
     }
 
-    /// Told of every change of the view from now on.
+    /// Returns a receiver that is notified of every later change of the view.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.shared.changed.subscribe()
     }
 
-    /// Waits for the first list.
+    /// Waits for the initial snapshot.
     pub(crate) async fn ready(&self) {
         let mut changes = self.changes();
         while self.view().is_none() {
-            // An error would mean that the sender is gone, and it is ours.
+            // An error would mean that the sender is gone, which `self` owns.
             let _ = changes.changed().await;
         }
     }
@@ -89,19 +96,19 @@ impl Drop for Service {
 }
 
 impl Shared {
-    /// Takes list after list. While the registry is away the last one stays, as long as it takes.
-    async fn follow(
+    /// Applies snapshot after snapshot. While the registry is disconnected the last view stays.
+    async fn run(
         self: Arc<Self>,
         registry: Arc<dyn NodeRegistry>,
-        keep_vanished: Duration,
-        allowed: Allowed,
+        retention: Duration,
+        allowed: AddressFilter,
     ) {
         let mut snapshots = registry.watch(&self.name);
-        let mut vanished = Vanished::new(keep_vanished);
+        let mut protection = RemovalProtection::new(retention);
         let mut forbidden = HashSet::new();
-        let mut listed = Snapshot::default();
+        let mut last = Snapshot::default();
         let mut backoff = Backoff::default();
-        let mut following = true;
+        let mut is_connected = true;
         let mut next_at = tokio::time::Instant::now();
         loop {
             let next = async {
@@ -110,56 +117,58 @@ impl Shared {
             };
             let item = tokio::select! {
                 item = next => item.map(|item| {
-                    item.map(|list| self.admit(&list, &allowed, &mut forbidden))
+                    item.map(|snapshot| self.admit(&snapshot, &allowed, &mut forbidden))
                 }),
-                () = vanished.expired(), if following => Some(Ok(listed.clone())),
+                () = protection.expired(), if is_connected => Some(Ok(last.clone())),
             };
             match item {
                 Some(Ok(snapshot)) => {
-                    self.update(
-                        &vanished.correct(&snapshot, Instant::now()),
-                        vanished.kept(),
-                    );
-                    listed = snapshot;
-                    next_at = tokio::time::Instant::now() + PACE;
+                    let protected = protection.apply(&snapshot, Instant::now());
+                    self.update(&protected, protection.retained());
+                    last = snapshot;
+                    next_at = tokio::time::Instant::now() + MIN_UPDATE_INTERVAL;
                     backoff.reset();
-                    following = true;
+                    is_connected = true;
                 }
                 Some(Err(error)) => {
-                    let level = if following { Level::Warn } else { Level::Debug };
-                    self.away(&error, level);
-                    following = false;
+                    let level = if is_connected {
+                        Level::Warn
+                    } else {
+                        Level::Debug
+                    };
+                    self.disconnect(&error, level);
+                    is_connected = false;
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 None => {
-                    let error = Error::registry("the registry ended its stream of lists");
-                    return self.away(&error, Level::Error);
+                    let error = Error::registry("the registry ended its stream of snapshots");
+                    return self.disconnect(&error, Level::Error);
                 }
             }
         }
     }
 
-    /// The list without nodes that are not allowed, which count as skipped. Each is told of once, as
-    /// long as it stays.
+    /// Returns the snapshot without nodes at addresses that are not allowed. They count as skipped. Each is
+    /// logged once for as long as it is registered.
     fn admit(
         &self,
-        list: &Snapshot,
-        allowed: &Allowed,
+        snapshot: &Snapshot,
+        allowed: &AddressFilter,
         forbidden: &mut HashSet<SocketAddr>,
     ) -> Snapshot {
         let is_allowed = |node: &&Arc<ServiceNode>| allowed(node.address);
-        let (admitted, others): (Vec<_>, Vec<_>) = list.nodes().iter().partition(is_allowed);
+        let (admitted, others): (Vec<_>, Vec<_>) = snapshot.nodes().iter().partition(is_allowed);
         for node in &others {
             if !forbidden.contains(&node.address) {
                 let (service, address) = (&self.name, node.address);
-                warn!(service:%, address:%; "this address is not allowed for nodes, skipping it");
+                warn!(service:%, address:%; "ignoring node at an address that is not allowed");
             }
         }
         *forbidden = others.iter().map(|node| node.address).collect();
         match others.len() {
-            0 => list.clone(),
-            count => Snapshot::new(admitted.into_iter().cloned(), list.revision())
-                .with_skipped(list.skipped() + count),
+            0 => snapshot.clone(),
+            count => Snapshot::new(admitted.into_iter().cloned(), snapshot.revision())
+                .with_skipped(snapshot.skipped() + count),
         }
     }
 
@@ -171,52 +180,55 @@ impl Shared {
             None => View::default().next(snapshot),
         };
         match old.as_deref().map(View::stale_for) {
-            None => info!(service:%, nodes; "first list from the registry"),
-            Some(Some(stale)) => info!(service:%, nodes, stale_for:? = stale; "registry is back"),
+            None => info!(service:%, nodes; "initial snapshot received"),
+            Some(Some(stale)) => {
+                info!(service:%, nodes, stale_for:? = stale; "registry reconnected");
+            }
             Some(None) => {}
         }
-        if changes.joined.len() + changes.left.len() > LINES_PER_CHANGE {
-            let (joined, left) = (changes.joined.len(), changes.left.len());
-            info!(service:%, joined, left, nodes; "nodes changed");
+        if changes.added.len() + changes.removed.len() > MAX_LINES_PER_UPDATE {
+            let (added, removed) = (changes.added.len(), changes.removed.len());
+            info!(service:%, added, removed, nodes; "nodes changed");
         } else {
-            for node in &changes.left {
-                info!(service:%, address:% = node.address, tags:% = node.tags, nodes; "node left");
+            for node in &changes.removed {
+                info!(service:%, address:% = node.address, tags:% = node.tags, nodes; "node removed");
             }
-            for node in &changes.joined {
-                info!(service:%, address:% = node.address, tags:% = node.tags, nodes; "node joined");
+            for node in &changes.added {
+                info!(service:%, address:% = node.address, tags:% = node.tags, nodes; "node added");
             }
         }
         self.mark(&view, unconfirmed);
         self.publish(view);
     }
 
-    /// Tells confirmed endpoints and others apart.
+    /// Marks endpoints that the registry no longer confirms.
     fn mark(&self, view: &View, unconfirmed: &[Arc<ServiceNode>]) {
-        let mut newly = 0;
+        let mut retained = 0;
         for endpoint in view.endpoints().iter() {
             let found = unconfirmed.binary_search_by_key(&endpoint.address, |node| node.address);
-            let is_so = found.is_ok();
-            if is_so != endpoint.is_unconfirmed() {
-                newly += usize::from(is_so);
-                endpoint.set_unconfirmed(is_so);
+            let is_unconfirmed = found.is_ok();
+            if is_unconfirmed != endpoint.is_unconfirmed() {
+                retained += usize::from(is_unconfirmed);
+                endpoint.set_unconfirmed(is_unconfirmed);
             }
         }
-        if newly > 0 {
+        if retained > 0 {
             let service = &self.name;
-            warn!(service:%, nodes = newly; "nodes vanished all at once, keeping them for a while");
+            warn!(service:%, nodes = retained; "mass removal, retaining unconfirmed nodes");
         }
     }
 
-    fn away(&self, error: &Error, level: Level) {
+    /// Marks the view as stale.
+    fn disconnect(&self, error: &Error, level: Level) {
         let service = &self.name;
         let Some(view) = self.view.load_full() else {
-            log!(level, service:%, error:%; "no list from the registry yet, trying until there is");
+            log!(level, service:%, error:%; "no snapshot from the registry yet, retrying");
             return;
         };
         let nodes = view.endpoints().len();
-        log!(level, service:%, nodes, error:%; "registry is away, serving the last known nodes");
+        log!(level, service:%, nodes, error:%; "registry disconnected, serving the last known nodes");
         if view.stale_for().is_none() {
-            self.publish(view.away());
+            self.publish(view.disconnected());
         }
     }
 
@@ -234,30 +246,30 @@ mod tests {
     use tokio::time::{Instant, sleep};
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_after_a_quiet_time_is_seen_at_once_and_many_in_a_row_come_together() {
+    async fn a_single_change_is_applied_at_once_bursts_are_coalesced() {
         let (name, registry) = (
             "a".parse::<ServiceName>().unwrap(),
             MemoryRegistry::default(),
         );
-        let follow = Arc::new(registry.clone());
-        let service = Service::follow(
+        let watched = Arc::new(registry.clone());
+        let service = Service::start(
             name.clone(),
-            follow,
+            watched,
             &Handle::current(),
-            PACE,
+            MIN_UPDATE_INTERVAL,
             Arc::new(|_| true),
         );
         let mut changes = service.changes();
         service.ready().await;
         changes.mark_unchanged();
-        sleep(PACE).await;
+        sleep(MIN_UPDATE_INTERVAL).await;
 
         let began = Instant::now();
-        let mut joined = Vec::new();
-        let join_each_millisecond = async {
+        let mut registrations = Vec::new();
+        let add_each_millisecond = async {
             for port in 1..=100 {
                 let node = ServiceNode::new(name.clone(), ([10, 0, 0, 1], port).into());
-                joined.push(registry.register(node, PACE));
+                registrations.push(registry.register(node, MIN_UPDATE_INTERVAL));
                 sleep(Duration::from_millis(1)).await;
             }
         };
@@ -268,8 +280,8 @@ mod tests {
                 seen.push(began.elapsed());
             }
         };
-        join(join_each_millisecond, see).await;
-        assert!(seen[0] < PACE / 2, "{seen:?}");
+        join(add_each_millisecond, see).await;
+        assert!(seen[0] < MIN_UPDATE_INTERVAL / 2, "{seen:?}");
         assert!((5..=6).contains(&seen.len()), "{seen:?}");
     }
 }

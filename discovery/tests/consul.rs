@@ -58,7 +58,7 @@ async fn a_node_is_a_service_with_its_address_as_id_and_its_tags_as_meta() {
     assert_eq!(service["Address"], "10.0.0.1");
     assert_eq!(service["Port"], 1);
     assert_eq!(service["Meta"], json!({"version": "v1", "region": "cn"}));
-    node.leave().await.unwrap();
+    node.deregister().await.unwrap();
     let services = ask(&consul, Method::GET, "agent/services", Value::Null).await;
     assert_eq!(services, json!({}));
 }
@@ -113,7 +113,7 @@ async fn an_empty_consul_in_its_place_is_filled_and_followed() {
     let scene = Scene::new(consul.registry());
     let _one = scene.join(1).await;
     for port in 2..20 {
-        scene.join(port).await.leave().await.unwrap();
+        scene.join(port).await.deregister().await.unwrap();
     }
     scene.lists(&["1"]).await;
     consul.replace().await;

@@ -46,7 +46,7 @@ async fn refusal(url: &str) -> String {
     let said = async {
         loop {
             let error = lists.next().await.unwrap().unwrap_err().to_string();
-            if !error.contains("no answer within") {
+            if !error.contains("no response within") {
                 return error;
             }
         }
@@ -179,7 +179,7 @@ async fn a_user_stays_known_when_its_tokens_expire() {
     sleep_until(Instant::now() + Duration::from_secs(10)).await;
     let two = scene.join(2).await;
     scene.lists(&["1", "2"]).await;
-    two.leave().await.unwrap();
+    two.deregister().await.unwrap();
     scene.lists(&["1"]).await;
     assert_eq!(etcd.created().await, created);
     let expired = other.get("any", None).await.unwrap_err().to_string();

@@ -53,7 +53,7 @@ impl Cluster {
     async fn joins_and_leaves_are_seen(&self) {
         let three = self.scene.join(3).await;
         self.all_list(&["1", "2", "3"]).await;
-        three.leave().await.unwrap();
+        three.deregister().await.unwrap();
         self.all_list(&["1", "2"]).await;
     }
 
@@ -145,5 +145,5 @@ async fn a_list_that_may_be_stale_is_not_taken_from_a_cluster_that_is_well() {
         .unwrap()
         .expect("no error after a good list");
     assert_eq!(next.nodes().len(), 3);
-    three.leave().await.unwrap();
+    three.deregister().await.unwrap();
 }

@@ -265,7 +265,7 @@ async fn a_key_that_was_put_or_not_under_another_lease_is_kept() {
 async fn a_key_that_was_put_or_not_under_another_lease_leaves_with_its_node() {
     for tries in [LOST, [Outcome::Refused; 2]] {
         let (double, _scene, node, _) = with_another_lease(tries).await;
-        node.leave().await.unwrap();
+        node.deregister().await.unwrap();
         assert!(double.look(|state| state.keys.is_empty()), "{tries:?}");
     }
 }
@@ -278,7 +278,7 @@ async fn a_node_whose_lease_could_not_be_revoked_has_not_left() {
     for _ in 0..2 {
         double.fate().script(Call::Revoke, Outcome::Refused); // there is a second try
     }
-    assert!(node.leave().await.is_err());
+    assert!(node.deregister().await.is_err());
     assert!(double.look(|state| state.keys.contains_key(&scene.key(1))));
 }
 
@@ -328,7 +328,7 @@ struct Schedule {
 async fn run(seed: u64) {
     let (double, mut scene) = scene().await;
     // Nodes that vanished all at once are dropped well within the limit.
-    scene.client = DiscoveryClient::new(scene.registry.clone()).with_vanished_kept_for(TTL);
+    scene.client = DiscoveryClient::new(scene.registry.clone()).with_removal_protection(TTL);
     let random = Rng::with_seed(seed);
     let mut schedule = Schedule {
         seed,
@@ -381,7 +381,7 @@ impl Schedule {
         let Some((value, node)) = self.kept.remove(&port) else {
             return;
         };
-        let confirmed = node.leave().await.is_ok();
+        let confirmed = node.deregister().await.is_ok();
         let key = self.scene.key(port);
         let is_its =
             |state: &State| state.keys.get(&key).map(|kv| &*kv.value) == Some(value.as_bytes());

@@ -37,7 +37,7 @@ impl Scene {
         self.lists_within(HEALED, &["1", "2"]).await;
         let three = self.join(3).await;
         self.lists_within(HEALED, &["1", "2", "3"]).await;
-        three.leave().await.unwrap();
+        three.deregister().await.unwrap();
         self.lists_within(HEALED, &["1", "2"]).await;
     }
 }
@@ -132,7 +132,7 @@ async fn nothing_is_missed_when_history_was_compacted_meanwhile() {
     far.lists(&["1", "2"]).await;
     relay.cut();
     far.notices().await;
-    one.leave().await.unwrap();
+    one.deregister().await.unwrap();
     let _three = near.join_with(3, "version=v1").await;
     let _newer = near.join_with(3, "version=v2").await;
     etcd.compact().await;
@@ -148,7 +148,7 @@ async fn a_watch_that_begins_in_compacted_history_says_so_and_lists_again() {
     let mut lists = scene.registry.watch(&scene.service);
     let mut next = async || timeout(PATIENCE, lists.next()).await.unwrap().unwrap();
     assert_eq!(next().await.unwrap().nodes().len(), 1);
-    one.leave().await.unwrap();
+    one.deregister().await.unwrap();
     let _two = scene.join(2).await;
     etcd.compact().await;
     let error = next().await.unwrap_err().to_string();
@@ -201,7 +201,7 @@ async fn a_quiet_etcd_is_never_disconnected() {
     // The last event is the put of a node, then a deletion.
     let last_put = stays_quiet("after a put", watch(&put), 1);
     let late = async {
-        left.leave().await.unwrap();
+        left.deregister().await.unwrap();
         stays_quiet("after a deletion", watch(&deleted), 1).await;
     };
     let resumed = stays_quiet("resumed", resumed, 1);
@@ -217,7 +217,7 @@ async fn a_quiet_etcd_may_be_compacted_up_to_its_last_revision() {
         let scene = Scene::new(etcd.registry());
         let (one, _two) = (scene.join(1).await, scene.join(2).await);
         if deletes_last {
-            one.leave().await.unwrap();
+            one.deregister().await.unwrap();
         }
         etcd.compact().await;
         let mut snapshots = scene.registry.watch(&scene.service);

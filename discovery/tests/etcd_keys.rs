@@ -36,7 +36,7 @@ async fn a_node_is_a_key_under_services_or_the_urls_prefix_or_none() {
             etcd.keys().await,
             [format!("{prefix}{}/10.0.0.1:1", scene.service)]
         );
-        one.leave().await.unwrap();
+        one.deregister().await.unwrap();
     }
 }
 
@@ -46,7 +46,7 @@ async fn who_left_is_gone_when_leaving_returns() {
     let scene = Scene::new(etcd.registry());
     for port in 1..=10 {
         let node = scene.join(port).await;
-        node.leave().await.unwrap();
+        node.deregister().await.unwrap();
         assert!(etcd.keys().await.is_empty());
     }
 }
@@ -99,7 +99,7 @@ async fn nodes_come_and_go_at(endpoints: &str) {
     let comes_and_goes = async |scene: Scene| {
         let one = scene.join(1).await;
         scene.lists(&["1"]).await;
-        one.leave().await.unwrap();
+        one.deregister().await.unwrap();
     };
     let scenes = (0..5).map(|_| Scene::new(registry(endpoints)));
     join_all(scenes.map(comes_and_goes)).await;

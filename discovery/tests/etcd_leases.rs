@@ -63,7 +63,7 @@ async fn a_node_that_lost_its_lease_may_leave() {
     let scene = Scene::new(etcd.registry());
     let node = scene.join(1).await;
     etcd.revoke_all_leases().await;
-    node.leave().await.unwrap();
+    node.deregister().await.unwrap();
     assert!(etcd.keys().await.is_empty());
 }
 
@@ -95,7 +95,7 @@ async fn a_node_whose_put_was_lost_keeps_its_key() {
 #[tokio::test]
 async fn a_node_whose_put_was_lost_leaves_nothing_behind() {
     let (etcd, _relay, _scene, node) = between_two_leases().await;
-    node.leave().await.unwrap();
+    node.deregister().await.unwrap();
     assert!(etcd.keys().await.is_empty());
 }
 
@@ -117,6 +117,6 @@ async fn a_late_process_leaves_its_successor_the_key_and_takes_it_back_afterward
     sleep(Duration::from_secs(5)).await; // it tries again every two seconds
     assert_eq!(etcd.written().await, written);
     here.lists(&["1 version=v2"]).await;
-    new.leave().await.unwrap();
+    new.deregister().await.unwrap();
     here.lists(&["1 version=v1"]).await;
 }

@@ -35,7 +35,7 @@ async fn all_nodes_of_a_service_are_resolved_in_turn(scene: Scene) {
 async fn a_node_that_left_is_not_resolved_and_one_that_joined_is(scene: Scene) {
     let (one, _two) = (scene.join(1).await, scene.join(2).await);
     scene.lists(&["1", "2"]).await;
-    one.leave().await.expect("the registry confirms it");
+    one.deregister().await.expect("the registry confirms it");
     let _three = scene.join(3).await;
     scene.lists(&["2", "3"]).await;
     let chosen = [scene.resolve().await, scene.resolve().await];
@@ -99,7 +99,7 @@ async fn a_late_leaver_does_not_remove_its_successor(scene: Scene) {
     let _new = scene.join_with(1, "version=v2").await;
     let mut lists = scene.registry.watch(&scene.service);
     assert_eq!(next(&mut lists).await, ["1 version=v2"]);
-    old.leave().await.expect("the registry confirms it");
+    old.deregister().await.expect("the registry confirms it");
     let _other = scene.join(2).await;
     let list = next(&mut lists).await;
     assert_eq!(list, ["1 version=v2", "2"], "nothing came between");
@@ -116,7 +116,10 @@ async fn a_node_whose_process_died_vanishes_after_its_time_to_live(scene: Scene)
 
 async fn many_nodes_that_come_and_go_end_in_the_right_list(scene: Scene) {
     let mut nodes = join_all((1..=200).map(|port| scene.join(port))).await;
-    let leave = nodes.split_off(100).into_iter().map(Registration::leave);
+    let leave = nodes
+        .split_off(100)
+        .into_iter()
+        .map(Registration::deregister);
     let arrive = (301..=350).map(|port| scene.join(port));
     let (left, _newcomers) = join(join_all(leave), join_all(arrive)).await;
     assert!(left.iter().all(Result::is_ok), "{left:?}");
@@ -152,7 +155,7 @@ async fn a_later_list_has_a_larger_revision(scene: Scene) {
     later().await;
     let one = scene.join(1).await;
     assert!(later().await, "one joined");
-    one.leave().await.expect("the registry confirms it");
+    one.deregister().await.expect("the registry confirms it");
     assert!(later().await, "one left");
 }
 
@@ -190,7 +193,7 @@ async fn a_first_caller_whose_runtime_ends_does_not_end_the_watch(scene: Scene) 
 async fn a_registry_outlives_the_runtime_that_used_it_first(scene: Scene) {
     let scene = Arc::new(scene);
     let first = scene.clone();
-    let used = async move { first.join(1).await.leave().await };
+    let used = async move { first.join(1).await.deregister().await };
     let elsewhere = || Runtime::new().unwrap().block_on(used);
     spawn_blocking(elsewhere).await.unwrap().unwrap();
     let _two = scene.join(2).await;
@@ -213,7 +216,7 @@ async fn watches_end_with_their_client_and_its_resolvers(scene: Scene) {
 async fn resolving_waits_for_the_first_list_up_to_a_limit(scene: Scene) {
     let gate = Gate::shut(scene.registry);
     let limit = Duration::from_millis(50);
-    let hasty = DiscoveryClient::new(gate.clone()).with_first_list_limit(limit);
+    let hasty = DiscoveryClient::new(gate.clone()).with_initial_snapshot_timeout(limit);
     let early = hasty.resolve(&scene.service, &Tags::new()).await;
     assert!(
         matches!(early, Err(Error::NotReady { waited, .. }) if waited == limit),

@@ -127,7 +127,7 @@ async fn many_services_are_watched(registry: Arc<dyn NodeRegistry>, count: usize
         let registration = registry.register(watches.node(service, 1), ttl);
         registration.registered().await;
         latest = latest.max(watches.has(service, 1).await);
-        registration.leave().await.unwrap();
+        registration.deregister().await.unwrap();
         latest = latest.max(watches.has(service, 0).await);
     }
     println!("{count} services: a change was seen after {latest:?} at most");
@@ -147,7 +147,7 @@ async fn many_nodes_are_registered(registry: Arc<dyn NodeRegistry>, count: usize
     assert!(registered.is_ok(), "all are registered");
     watches.all_have(1, START_LIMIT).await;
     watches.are_quiet().await;
-    let left = join_all(registrations.into_iter().map(Registration::leave)).await;
+    let left = join_all(registrations.into_iter().map(Registration::deregister)).await;
     assert!(left.iter().all(Result::is_ok), "{left:?}");
     watches.all_have(0, START_LIMIT).await;
 }

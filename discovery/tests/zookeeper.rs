@@ -41,7 +41,7 @@ async fn a_node_is_an_ephemeral_znode_under_services_or_the_urls_prefix_or_none(
         );
         assert_eq!(String::from_utf8(data).unwrap(), json);
         assert_ne!(stat.ephemeral_owner, 0);
-        node.leave().await.unwrap();
+        node.deregister().await.unwrap();
         assert!(self::stat(&client, &path).await.is_none());
     }
 }
@@ -183,6 +183,6 @@ async fn a_password_is_read_from_its_file_for_each_session() {
     assert!(refused.is_err());
     fs::write(&file, "p@ss\n").unwrap();
     stranger.lists(&["1", "2"]).await;
-    two.leave().await.unwrap();
+    two.deregister().await.unwrap();
     stranger.lists(&["1"]).await;
 }

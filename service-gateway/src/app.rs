@@ -25,8 +25,8 @@ use crate::probe::Prober;
 use crate::proxy::Gateway;
 use crate::server::{serve_admin, serve_proxy};
 
-/// How long a request waits for the first list of a service that nobody asked for before.
-const FIRST_LIST_LIMIT: Duration = Duration::from_secs(1);
+/// Maximum wait of a request for the initial snapshot of its service.
+const INITIAL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long handshakes that have begun may take to complete before a shared port closes.
 const HANDSHAKE_PERIOD: Duration = Duration::from_millis(300);
@@ -75,8 +75,8 @@ impl App {
         let discovery = DiscoveryClient::new(registry)
             .with_allowed(allowed(config.allow.clone(), own, endpoints))
             .with_balancer(config.balancer)
-            .with_first_list_limit(FIRST_LIST_LIMIT)
-            .with_vanished_kept_for(config.keep_vanished);
+            .with_initial_snapshot_timeout(INITIAL_SNAPSHOT_TIMEOUT)
+            .with_removal_protection(config.keep_vanished);
         let (suspects, prober) = Prober::new(config.probe_path.0.clone(), config.probe_interval);
         let access_log = match config.access_log {
             true => Some(Arc::new(AccessLog::start(unbuffered(io::stdout())?)?)),

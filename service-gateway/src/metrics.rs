@@ -167,7 +167,7 @@ impl Metrics {
         page.gauge("registry_connected", "1 while the registry can be followed", each(views, connected));
         page.gauge("registry_revision", "The revision of the last list", each(views, |view| [(Labels::new(), view.map_or(0, View::revision))]));
         page.gauge("registry_stale_seconds", "For how long the last list is stale", each(views, stale));
-        page.counter("registry_lists", "Lists received from the registry", each(views, |view| [(Labels::new(), view.map_or(0, View::lists))]));
+        page.counter("registry_lists", "Snapshots received from the registry", each(views, |view| [(Labels::new(), view.map_or(0, View::snapshots))]));
         page.gauge("registry_skipped_entries", "Entries of the last list that could not be read", each(views, |view| [(Labels::new(), view.map_or(0, View::skipped) as u64)]));
         page.counter("access_log_dropped", "Lines of the access log that nobody took in time", one(dropped));
         page.counter("log_lines_dropped", "Lines of the program's own log that standard error did not take in time", one(logging::dropped_lines()));

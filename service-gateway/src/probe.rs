@@ -176,7 +176,7 @@ impl Prober {
             for Asked { endpoint, .. } in self.waiting.drain(..) {
                 match endpoint.ejected() {
                     Some(Ejection::Timeout) => endpoint.half_open(),
-                    _ => endpoint.restore(now),
+                    _ => endpoint.uneject(now),
                 }
             }
         }
@@ -203,7 +203,7 @@ impl Prober {
         let ejected = all.clone().filter(|e| e.ejected().is_some());
         let ejected: HashSet<_> = ejected.map(|endpoint| endpoint.address).collect();
         self.reported.retain(|address| ejected.contains(address));
-        let due = all.filter(|e| e.trial_is_due() && !waiting.contains(&e.address));
+        let due = all.filter(|e| e.is_ejection_expired() && !waiting.contains(&e.address));
         self.waiting
             .extend(due.map(|endpoint| Asked::new(endpoint, false)));
     }
@@ -254,7 +254,7 @@ fn changes(gateway: &Gateway) -> BoxStream<'static, ServiceName> {
 /// Checks the health of one node, and decides what follows.
 async fn probe(client: &Client, path: &str, asked: Asked) -> (Arc<Endpoint>, Check, Decision) {
     let endpoint = asked.endpoint;
-    let (began, heard) = (Instant::now(), endpoint.good_answers());
+    let (began, heard) = (Instant::now(), endpoint.successes());
     let request = client.get(format!("http://{}{path}", endpoint.address));
     let request = request.force_close(); // awc would keep it, and not notice when the node goes
     let check = match request.send().await {
@@ -267,11 +267,11 @@ async fn probe(client: &Client, path: &str, asked: Asked) -> (Arc<Endpoint>, Che
         Err(_) => Check::NoResponse,
     };
     let in_time = began.elapsed() < LIMIT + LATE;
-    let is_silent = asked.suspected && in_time && endpoint.good_answers() == heard;
+    let is_silent = asked.suspected && in_time && endpoint.successes() == heard;
     let ejected = endpoint.ejected().zip(endpoint.ejected_for());
     let decision = decide(ejected, check, is_silent);
     if decision == Decision::Uneject {
-        endpoint.restore(began.into_std());
+        endpoint.uneject(began.into_std());
     }
     (endpoint, check, decision)
 }

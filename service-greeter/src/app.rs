@@ -178,7 +178,7 @@ impl Member {
     }
 
     async fn leave(&self, registration: Registration) {
-        if let Err(error) = registration.leave().await {
+        if let Err(error) = registration.deregister().await {
             let ttl = self.config.ttl;
             warn!(error:%, ttl:?; "leaving was not confirmed, the instance may stay listed for its time to live");
         }

@@ -46,7 +46,7 @@ impl State {
 
     /// From now on, for good.
     pub(crate) fn follow(&self, registration: &Registration) {
-        let _ = self.listed.set(registration.listed());
+        let _ = self.listed.set(registration.status());
     }
 
     /// Found out once, for good.

@@ -1,4 +1,4 @@
-// A registry in a directory: a node is a file, listed as long as its process holds a lock on it.
+// A registry in a directory: a node is a file, registered as long as its process holds a lock on it.
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::{future::ready, io, sync::Arc, time::Duration};
@@ -16,7 +16,7 @@ impl NodeRegistry for FileRegistry {
     fn register(&self, node: ServiceNode, _ttl: Duration) -> Registration {
         let draft = self.0.join(format!("{:x}", fastrand::u64(..)));
         let listed = self.0.join(format!("{}/{}", node.service, node.address));
-        Registration::keep(node.clone(), Entry(draft, listed, node))
+        Registration::start(node.clone(), Entry(draft, listed, node))
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
@@ -46,7 +46,7 @@ fn list(directory: &Path, revision: u64) -> io::Result<Snapshot> {
     Ok(Snapshot::new(nodes, revision))
 }
 
-/// Where a node is written first, where it is listed, and what it is.
+/// Temporary path, path of the entry, and the node.
 struct Entry(PathBuf, PathBuf, ServiceNode);
 
 fn write(Entry(draft, listed, node): &Entry) -> io::Result<File> {
@@ -54,25 +54,25 @@ fn write(Entry(draft, listed, node): &Entry) -> io::Result<File> {
     fs::write(draft, node.to_json())?;
     let file = File::open(draft)?;
     file.lock()?;
-    fs::rename(draft, listed)?; // in place of another's, and nobody reads half of it
+    fs::rename(draft, listed)?; // atomic: replaces the entry of another owner, never half-written
     Ok(file)
 }
 
-impl Keeper for Entry {
-    async fn hold(&mut self, registered: &Registered) -> Error {
+impl Registrar for Entry {
+    async fn maintain(&mut self, status: &RegistrationStatus) -> Error {
         let _lock = match write(self) {
             Ok(file) => file, // the system unlocks it when the process ends, however it ends
             Err(error) => return failed(error),
         };
-        registered.now();
+        status.set_registered();
         while self.1.exists() {
             sleep(TICK).await;
         }
-        Error::registry("somebody removed the file")
+        Error::registry("the file was removed")
     }
 
-    async fn leave(self) -> Result<(), Error> {
-        Ok(()) // it is unlocked already; the file stays, since it may be a successor's by now
+    async fn deregister(self) -> Result<(), Error> {
+        Ok(()) // it is unlocked already; the file stays, since it may have a new owner
     }
 }
 

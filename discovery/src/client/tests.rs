@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::{Ejection, MemoryRegistry, Registration, ServiceNode};
 
-/// A client of the service `a` with these nodes, which stay as long as their registrations.
+/// Returns a client of the service `a` with these nodes, which stay as long as their registrations.
 async fn client_of(nodes: &[(&str, &str)]) -> (DiscoveryClient, Vec<Registration>) {
     let registry = MemoryRegistry::default();
     let mut registrations = Vec::new();
@@ -24,7 +24,7 @@ fn a() -> ServiceName {
 }
 
 #[tokio::test]
-async fn nodes_at_forbidden_addresses_are_skipped_and_counted() {
+async fn forbidden_addresses_are_skipped_and_counted() {
     let (client, _nodes) = client_of(&[
         ("10.0.0.1:80", ""),
         ("10.0.0.2:80", ""),
@@ -46,7 +46,7 @@ async fn nodes_at_forbidden_addresses_are_skipped_and_counted() {
 }
 
 #[tokio::test]
-async fn nodes_are_chosen_as_the_balancer_does() {
+async fn the_balancer_chooses() {
     let (client, _nodes) = client_of(&[("10.0.0.1:80", "weight=3"), ("10.0.0.2:80", "")]).await;
     let client = client.with_balancer(Balancer::Weighted);
     let mut firsts = 0;
@@ -59,7 +59,7 @@ async fn nodes_are_chosen_as_the_balancer_does() {
 
 /// With a resolver of its own, every request would begin with the first node.
 #[tokio::test]
-async fn who_asks_again_gets_the_same_resolver_until_there_are_too_many() {
+async fn resolvers_are_shared_up_to_a_maximum() {
     let (client, _nodes) = client_of(&[]).await;
     let resolver = |number: usize| {
         let tags = format!("number={number}").parse().unwrap();
@@ -71,12 +71,12 @@ async fn who_asks_again_gets_the_same_resolver_until_there_are_too_many() {
     }
     assert!(Arc::ptr_eq(&first, &resolver(1)));
     resolver(MAX_RESOLVERS + 1);
-    assert!(!Arc::ptr_eq(&first, &resolver(1)), "all were forgotten");
+    assert!(!Arc::ptr_eq(&first, &resolver(1)), "the map was cleared");
 }
 
 /// With one counter for both, one node of each would get everything.
 #[tokio::test]
-async fn services_asked_in_turn_do_not_share_their_turns() {
+async fn services_do_not_share_a_round_robin() {
     let registry = MemoryRegistry::default();
     let mut registrations = Vec::new();
     let names = ["a", "b"].map(|name| name.parse::<ServiceName>().unwrap());
@@ -98,22 +98,22 @@ async fn services_asked_in_turn_do_not_share_their_turns() {
 }
 
 #[tokio::test]
-async fn who_has_resolved_before_is_given_a_newcomer_too() {
+async fn an_added_node_is_resolved() {
     let (client, _nodes) = client_of(&[("10.0.0.1:80", "")]).await;
     let resolver = client.resolver(&a(), &Tags::new());
     resolver.ready().await.unwrap();
     let resolve = || resolver.resolve(None).unwrap().address.ip();
     assert_eq!(resolve(), resolve());
     let mut changes = client.changes(&a());
-    let newcomer = ServiceNode::new(a(), ([10, 0, 0, 2], 80).into());
-    let _newcomer = client.registry.register(newcomer, Duration::from_secs(10));
+    let added = ServiceNode::new(a(), ([10, 0, 0, 2], 80).into());
+    let _added = client.registry.register(added, Duration::from_secs(10));
     let changed = timeout(Duration::from_secs(10), changes.changed()).await;
     changed.expect("a change in time").unwrap();
     assert_ne!(resolve(), resolve());
 }
 
 #[tokio::test]
-async fn a_node_that_is_set_aside_is_not_chosen_from_then_on() {
+async fn an_ejected_node_is_not_chosen() {
     let (client, _nodes) = client_of(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")]).await;
     let resolve = async || client.resolve(&a(), &Tags::new()).await.unwrap();
     let one = resolve().await;
@@ -121,7 +121,7 @@ async fn a_node_that_is_set_aside_is_not_chosen_from_then_on() {
     one.eject(Ejection::Failing);
     assert_eq!(resolve().await.address, two.address);
     assert_eq!(resolve().await.address, two.address);
-    one.restore(Instant::now());
+    one.uneject(Instant::now());
     two.eject(Ejection::Silent);
     assert_eq!(resolve().await.address, one.address);
     assert_eq!(resolve().await.address, one.address);
@@ -131,7 +131,7 @@ async fn a_node_that_is_set_aside_is_not_chosen_from_then_on() {
 }
 
 #[tokio::test]
-async fn who_tries_again_gets_a_node_that_has_answered_before_if_there_is_one() {
+async fn a_retry_prefers_nodes_that_have_succeeded() {
     let nodes = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"].map(|address| (address, ""));
     let (client, _nodes) = client_of(&nodes).await;
     let resolver = client.resolver(&a(), &Tags::new());
@@ -142,16 +142,16 @@ async fn who_tries_again_gets_a_node_that_has_answered_before_if_there_is_one() 
     };
     let resolve = || resolver.resolve_other(None, |node| node.address != one.address);
     let turns = || [resolve(), resolve()].map(|chosen| chosen.unwrap().address);
-    assert_eq!(turns(), [two.address, three.address], "nobody has answered");
-    InFlight::new(two.clone()).answered(true);
+    assert_eq!(turns(), [two.address, three.address], "none has succeeded");
+    InFlight::new(two.clone()).responded(true);
     assert_eq!(turns(), [two.address; 2]);
     two.eject(Ejection::Failing);
     let last = resolver.resolve_other(None, |node| node.address == two.address);
-    assert!(last.is_ok(), "rather one that is set aside than none");
+    assert!(last.is_ok(), "an ejected node is better than none");
 }
 
 #[tokio::test]
-async fn nodes_that_vanished_at_once_are_usable_until_nobody_is_found_there() {
+async fn unconfirmed_nodes_are_eligible_until_unreachable() {
     let (client, nodes) = client_of(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")]).await;
     let resolve = async || client.resolve(&a(), &Tags::new()).await;
     let first = resolve().await.unwrap();
@@ -183,9 +183,9 @@ async fn nodes_that_vanished_at_once_are_usable_until_nobody_is_found_there() {
 }
 
 #[tokio::test]
-async fn nodes_that_vanished_at_once_are_kept_as_long_as_wanted() {
+async fn unconfirmed_nodes_expire() {
     let (client, nodes) = client_of(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")]).await;
-    let client = client.with_vanished_kept_for(Duration::from_millis(50));
+    let client = client.with_removal_protection(Duration::from_millis(50));
     client.resolve(&a(), &Tags::new()).await.unwrap();
     let mut changes = client.changes(&a());
     drop(nodes);
@@ -200,7 +200,7 @@ async fn nodes_that_vanished_at_once_are_kept_as_long_as_wanted() {
 }
 
 #[tokio::test]
-async fn drained_nodes_are_not_chosen_even_if_all_are() {
+async fn drained_nodes_are_never_chosen() {
     let (client, _nodes) = client_of(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")]).await;
     let resolve = async || client.resolve(&a(), &Tags::new()).await;
     resolve().await.unwrap();
@@ -211,6 +211,6 @@ async fn drained_nodes_are_not_chosen_even_if_all_are() {
     }
     endpoints[1].drain();
     assert!(matches!(resolve().await, Err(Error::NoInstance { .. })));
-    endpoints[0].release();
+    endpoints[0].undrain();
     assert_eq!(resolve().await.unwrap().address, endpoints[0].address);
 }

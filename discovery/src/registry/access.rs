@@ -1,3 +1,10 @@
+//! The access part of a registry URL: users, TLS, tokens ([RFC 3986, section 3.2.1][1] and 3.4).
+//!
+//! The invariant: nothing that is formatted contains a password. Parsing names files and does not read
+//! them; they are read for each connection, so that renewed ones apply.
+//!
+//! [1]: https://www.rfc-editor.org/rfc/rfc3986#section-3.2.1
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -10,14 +17,13 @@ const PARAMETERS: &str = "expected after the question mark, each once: password-
 const USER: &str = "expected a user of an etcd or a ZooKeeper with one password: \
      etcd://user:password@host, or etcd://user@host?password-file=FILE; %40 means @";
 
-/// How a server is made to let us in, and how it is known. Files are only named here: they are read
-/// whenever a connection is made, so that renewed ones count.
+/// How a client authenticates to the servers, and the servers to it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Access {
     pub(super) user: Option<User>,
-    /// Without it, connections are not encrypted.
+    /// TLS settings. `None`: connections are not encrypted.
     pub(super) tls: Option<Tls>,
-    /// What Consul knows its clients by.
+    /// File with the ACL token of Consul.
     pub(super) token: Option<PathBuf>,
 }
 
@@ -35,7 +41,7 @@ pub(super) enum Password {
 
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 impl Password {
-    /// What it is just now.
+    /// Returns the current password.
     pub(super) fn read(&self) -> Result<String, crate::Error> {
         match self {
             Self::Given(password) => Ok(password.clone()),
@@ -48,16 +54,16 @@ impl Password {
 
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Tls {
-    /// Who vouches for servers, if not those whom the system trusts.
+    /// Root certificate of the servers. `None`: the roots of the system.
     pub(super) ca: Option<PathBuf>,
-    /// Our certificate and its key.
+    /// Client certificate and its key.
     pub(super) identity: Option<(PathBuf, PathBuf)>,
-    /// What certificates of servers are made out to, if not to where they are reached.
+    /// Name in the certificates of servers, if it is not the host of the URL.
     pub(super) server_name: Option<String>,
 }
 
 impl Access {
-    /// From what is before the `@` of a URL, and what is behind its `?`.
+    /// Parses the part before the `@` of a URL, and the part after its `?`.
     pub(super) fn parse(
         scheme: &str,
         user: Option<&str>,
@@ -74,16 +80,19 @@ impl Access {
         let tls = tls.transpose()?;
         let token = (scheme == "consul").then(|| parameters.remove("token-file"));
         let token = token.flatten().map(PathBuf::from);
-        match parameters.is_empty() {
-            true => Ok(Self { user, tls, token }),
-            false => Err(PARAMETERS),
+        if parameters.is_empty() {
+            Ok(Self { user, tls, token })
+        } else {
+            Err(PARAMETERS)
         }
     }
 
-    /// Writes what stands before the servers, which is everything but the password.
+    /// Writes the part before the servers, without the password.
     pub(super) fn fmt_user(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut users = self.user.iter();
-        users.try_for_each(|user| write!(f, "{}@", encoded(&user.name)))
+        if let Some(user) = &self.user {
+            write!(f, "{}@", encoded(&user.name))?;
+        }
+        Ok(())
     }
 
     /// Writes the parameters, with the question mark.
@@ -133,7 +142,7 @@ fn user(text: &str, file: Option<String>) -> Option<User> {
         _ => return None,
     };
     let name = decoded(name)?;
-    // The name is shown. With a comma or an encoded colon, a password may be a part of it.
+    // The name is formatted. With a comma or an encoded colon, a password could be a part of it.
     (!name.contains([':', ','])).then_some(User { name, password })
 }
 
@@ -153,17 +162,17 @@ fn tls(parameters: &mut BTreeMap<&str, String>) -> Option<Tls> {
     })
 }
 
-/// A text that is not empty, in which `%40` stood for `@` and so on.
+/// Decodes a percent-encoded text, `None` if it is empty or not UTF-8.
 fn decoded(text: &str) -> Option<String> {
     let text = percent_decode_str(text).decode_utf8().ok()?;
     (!text.is_empty()).then(|| text.into_owned())
 }
 
 fn encoded(text: &str) -> impl fmt::Display {
-    const OTHERS: &AsciiSet = &NON_ALPHANUMERIC
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
         .remove(b'-')
         .remove(b'.')
         .remove(b'/')
         .remove(b'_');
-    utf8_percent_encode(text, OTHERS)
+    utf8_percent_encode(text, ENCODED)
 }

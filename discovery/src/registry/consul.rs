@@ -1,5 +1,9 @@
 //! Consul ([HTTP API](https://developer.hashicorp.com/consul/api-docs)): a node is a service of an
-//! agent, with a check that fails unless it hears from the node.
+//! agent, with a TTL check.
+//!
+//! `check.rs` keeps a service's check passing, `watch.rs` streams snapshots by blocking queries, `agent.rs`
+//! sends the requests of both and bounds their connections. The invariant: deregistering never removes the
+//! service of a new owner. Backoff is left to `registration.rs` and `service.rs`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,10 +19,10 @@ mod check;
 mod watch;
 
 use agent::Agent;
-use check::CheckKeeper;
+use check::CheckRegistrar;
 use watch::Watcher;
 
-/// A Consul, through one of its agents. Nodes are services with the id `ip:port`, their tags are the
+/// A Consul cluster, through one of its agents. A node is a service with the id `ip:port`, its tags are the
 /// service's `Meta`.
 #[derive(Clone)]
 pub struct ConsulRegistry {
@@ -26,7 +30,7 @@ pub struct ConsulRegistry {
 }
 
 impl ConsulRegistry {
-    /// The registry at this URL. Connecting happens at the first use.
+    /// Creates the registry of this URL. It connects at the first use.
     pub fn new(url: &RegistryUrl) -> Self {
         Self {
             agent: Arc::new(Agent::new(url.clone())),
@@ -36,8 +40,8 @@ impl ConsulRegistry {
 
 impl NodeRegistry for ConsulRegistry {
     fn register(&self, node: ServiceNode, ttl: Duration) -> Registration {
-        let keeper = CheckKeeper::new(self.agent.clone(), node.clone(), ttl);
-        Registration::keep(node, keeper)
+        let registrar = CheckRegistrar::new(self.agent.clone(), node.clone(), ttl);
+        Registration::start(node, registrar)
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {

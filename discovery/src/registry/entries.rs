@@ -1,3 +1,9 @@
+//! The entries of one service, folded from snapshots and events into nodes.
+//!
+//! Shared by all registries that have the article's JSON under keys. The invariant: the result depends only
+//! on the last value of each key, and a malformed entry affects no other one: it is logged once, counted
+//! and ignored. Reading entries from a server is left to the watches.
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,15 +12,13 @@ use log::warn;
 
 use crate::{Error, ServiceName, ServiceNode, Snapshot};
 
-/// The entries of one service, folded from lists and events into nodes: what all registries have in
-/// common that hold the article's JSON under keys. What cannot be read is warned of once, counted,
-/// and left out.
+/// The valid nodes of one service, and the keys of malformed entries.
 #[derive(Debug)]
 pub(super) struct Entries {
     service: ServiceName,
     prefix: String,
     nodes: BTreeMap<SocketAddr, Arc<ServiceNode>>,
-    /// Keys that could not be read, with the revision at which they were written.
+    /// Keys of malformed entries, with the revision at which they were written.
     skipped: HashMap<String, i64>,
 }
 
@@ -31,14 +35,14 @@ impl Entries {
         }
     }
 
-    /// Starts anew from a whole list.
+    /// Replaces all entries.
     pub(super) fn replace<'a>(&mut self, list: impl Iterator<Item = Entry<'a>>) {
         let known = std::mem::take(&mut self.nodes);
         let warned = std::mem::take(&mut self.skipped);
         for entry in list {
             self.put_unless_warned(entry, &warned);
         }
-        // A node that stayed the same stays the same allocation, so that comparing lists is cheap.
+        // An unchanged node keeps its allocation, so that comparing snapshots is cheap.
         for (address, node) in &mut self.nodes {
             if let Some(old) = known.get(address).filter(|old| *old == node) {
                 *node = old.clone();
@@ -46,16 +50,16 @@ impl Entries {
         }
     }
 
-    /// A key was written.
+    /// Applies the write of a key.
     #[cfg_attr(
         not(any(test, feature = "etcd", feature = "zookeeper")),
-        expect(dead_code, reason = "Consul sends whole lists only")
+        expect(dead_code, reason = "Consul sends complete lists only")
     )]
     pub(super) fn put(&mut self, entry: Entry<'_>) {
         self.put_unless_warned(entry, &HashMap::new());
     }
 
-    /// A key was deleted, or its lease ended.
+    /// Applies the deletion of a key, or the end of its lease.
     pub(super) fn delete(&mut self, key: &[u8]) {
         self.skipped.remove(&*String::from_utf8_lossy(key));
         if let Ok(address) = self.address(key) {
@@ -70,13 +74,13 @@ impl Entries {
 
     fn put_unless_warned(&mut self, entry: Entry<'_>, warned: &HashMap<String, i64>) {
         let (key, _, revision) = entry;
-        self.delete(key); // what a key says now is all it says
+        self.delete(key); // the new value replaces the old one even if it is malformed
         match self.read(entry) {
             Ok(node) => drop(self.nodes.insert(node.address, Arc::new(node))),
             Err(error) => {
                 let key = String::from_utf8_lossy(key).into_owned();
                 if warned.get(&key) != Some(&revision) {
-                    warn!(key:%, error:%; "entry skipped until it is written anew");
+                    warn!(key:%, error:%; "ignoring malformed registry entry");
                 }
                 self.skipped.insert(key, revision);
             }
@@ -88,12 +92,12 @@ impl Entries {
         let node = ServiceNode::from_json(value)?;
         if node.address != address || node.service != self.service {
             let other = format!("{}/{}", node.service, node.address);
-            return Err(Error::invalid("node", &other, "its key says otherwise"));
+            return Err(Error::invalid("node", &other, "does not match its key"));
         }
         Ok(node)
     }
 
-    /// The address in a key, which has to be spelled as we spell it: one node, one key.
+    /// Parses the address in a key. Only its canonical form is valid: one node, one key.
     fn address(&self, key: &[u8]) -> Result<SocketAddr, Error> {
         let key = std::str::from_utf8(key).unwrap_or_default();
         let text = key.strip_prefix(&self.prefix).unwrap_or_default();
@@ -131,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_folded_into_a_sorted_list() {
+    fn events_fold_into_a_sorted_snapshot() {
         let mut entries = entries();
         for port in [9, 10, 8] {
             let key = format!("/services/greeter/10.0.0.1:{port}");
@@ -147,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_replaces_all_and_keeps_what_stayed_the_same() {
+    fn replacing_keeps_unchanged_allocations() {
         let mut entries = entries();
         let [old, same] = [7, 8].map(|port| json("greeter", "::1", port));
         entries.put((b"/services/greeter/[::1]:7", old.as_bytes(), 1));
@@ -160,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn junk_is_counted_and_left_out() {
+    fn malformed_entries_are_counted_and_ignored() {
         let mut entries = entries();
         let good = json("greeter", "10.0.0.1", 1);
         for (key, value) in [
@@ -184,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_value_overwritten_with_junk_is_gone() {
+    fn a_malformed_value_replaces_a_valid_one() {
         let mut entries = entries();
         let key = b"/services/greeter/10.0.0.1:1";
         entries.put((key, json("greeter", "10.0.0.1", 1).as_bytes(), 1));

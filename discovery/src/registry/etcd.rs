@@ -1,4 +1,8 @@
 //! etcd ([API v3](https://etcd.io/docs/v3.5/learning/api/)): a node is a key under a lease.
+//!
+//! `lease.rs` keeps a key, `watch.rs` streams snapshots, `connection.rs` fails over between endpoints.
+//! The invariant: a registration deletes nothing but its own leases, and a watch starts at the revision of
+//! its snapshot. Backoff is left to `registration.rs` and `service.rs`.
 
 use std::error::Error as _;
 use std::fmt;
@@ -17,13 +21,13 @@ mod options;
 mod watch;
 
 use connection::Connection;
-use lease::LeaseKeeper;
+use lease::LeaseRegistrar;
 use watch::Watcher;
 
-/// The largest answer read. gRPC's own limit, 4 MiB, is less than 10 000 nodes need.
+/// Maximum size of a response. gRPC's default, 4 MiB, is less than 10 000 nodes need.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// The registry of the article: keys `{prefix}{service}/{ip:port}`, values the node's JSON.
+/// The article's registry: keys `{prefix}{service}/{ip:port}`, the values are the nodes' JSON.
 #[derive(Clone)]
 pub struct EtcdRegistry {
     connection: Arc<Connection>,
@@ -31,7 +35,7 @@ pub struct EtcdRegistry {
 }
 
 impl EtcdRegistry {
-    /// The registry at this URL. Connecting happens at the first use.
+    /// Creates the registry of this URL. It connects at the first use.
     pub fn new(url: &RegistryUrl) -> Self {
         Self {
             connection: Arc::new(Connection::new(url.clone())),
@@ -39,12 +43,12 @@ impl EtcdRegistry {
         }
     }
 
-    /// Where the keys of a service begin.
+    /// Returns the prefix of the keys of a service.
     fn service_prefix(&self, service: &ServiceName) -> String {
         format!("{}{service}/", self.prefix)
     }
 
-    /// Makes a request, if need be to each endpoint.
+    /// Sends a request, to one endpoint after another until one responds.
     async fn call<T, F>(&self, what: &str, request: impl Fn(Client) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
@@ -55,7 +59,7 @@ impl EtcdRegistry {
 
 impl NodeRegistry for EtcdRegistry {
     fn register(&self, node: ServiceNode, ttl: Duration) -> Registration {
-        Registration::keep(node.clone(), LeaseKeeper::new(self.clone(), &node, ttl))
+        Registration::start(node.clone(), LeaseRegistrar::new(self.clone(), &node, ttl))
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
@@ -83,7 +87,7 @@ fn failed(what: &str, error: etcd_client::Error) -> Error {
     }
 }
 
-/// The first cause, such as "Connection refused": gRPC's account of it takes three lines.
+/// Returns the root cause, such as "Connection refused". The whole chain takes three lines.
 fn cause(error: &etcd_client::Error) -> String {
     let (source, message) = match error {
         etcd_client::Error::GRpcStatus(status) => (status.source(), status.message().to_owned()),

@@ -1,3 +1,8 @@
+//! A registry in the memory of one process: a table behind a `tokio::sync::watch` channel.
+//!
+//! The smallest implementation of [`NodeRegistry`], and the model for the others. Its invariant: an entry is
+//! in the table exactly as long as its registration lives. It has no TTL and is never disconnected.
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,11 +13,11 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 
 use super::{NodeRegistry, SnapshotStream};
-use crate::registration::{Keeper, Registered, Registration};
+use crate::registration::{Registrar, Registration, RegistrationStatus};
 use crate::{Error, ServiceName, ServiceNode, Snapshot};
 
-/// A registry in this process: for tests and examples. It is never away, and what it lists vanishes
-/// with its registration. [Chapter 8 of the guide](crate::guide#8-testing-a-service-of-your-own) tests with it.
+/// A registry in this process, for tests and examples. It is never disconnected, and removes a node with
+/// its registration. [Chapter 8 of the guide](crate::guide#8-testing-a-service-of-your-own) tests with it.
 ///
 /// Cheap to clone: clones are the same registry.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +28,7 @@ pub struct MemoryRegistry {
 #[derive(Debug, Default)]
 struct Table {
     revision: u64,
-    /// By service and address. The number tells apart those who registered one address in turn.
+    /// By service and address. The number distinguishes registrations of the same address.
     entries: BTreeMap<(ServiceName, SocketAddr), (u64, Arc<ServiceNode>)>,
 }
 
@@ -36,13 +41,13 @@ impl NodeRegistry for MemoryRegistry {
             node: Arc::new(node.clone()),
             number,
         };
-        Registration::keep(node, entry)
+        Registration::start(node, entry)
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
         let mut changes = self.table.subscribe();
-        changes.mark_changed(); // the first list is there without a change
-        // The sender is kept beside its receiver, so that waiting for a change never fails.
+        changes.mark_changed(); // the initial snapshot does not wait for a change
+        // The sender is stored with its receiver, so that waiting for a change never fails.
         let state = (self.table.clone(), changes, service.clone(), None);
         stream::unfold(state, |(table, mut changes, service, last)| async move {
             loop {
@@ -70,7 +75,7 @@ impl Table {
     }
 }
 
-/// One registration's line in the table: gone when this is dropped, unless a successor has it.
+/// One registration's row in the table. Dropping it removes the row, unless it has a new owner.
 struct Entry {
     table: Arc<watch::Sender<Table>>,
     node: Arc<ServiceNode>,
@@ -83,19 +88,19 @@ impl Entry {
     }
 }
 
-impl Keeper for Entry {
-    async fn hold(&mut self, registered: &Registered) -> Error {
+impl Registrar for Entry {
+    async fn maintain(&mut self, status: &RegistrationStatus) -> Error {
         self.table.send_modify(|table| {
             table.revision += 1;
             table
                 .entries
                 .insert(self.key(), (self.number, self.node.clone()));
         });
-        registered.now();
+        status.set_registered();
         std::future::pending().await
     }
 
-    async fn leave(self) -> Result<(), Error> {
+    async fn deregister(self) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -104,15 +109,15 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let key = self.key();
         self.table.send_if_modified(|table| {
-            let ours = table
+            let is_own = table
                 .entries
                 .get(&key)
                 .is_some_and(|(number, _)| *number == self.number);
-            if ours {
+            if is_own {
                 table.revision += 1;
                 table.entries.remove(&key);
             }
-            ours
+            is_own
         });
     }
 }

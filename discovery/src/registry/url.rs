@@ -1,27 +1,32 @@
+//! The URL of a registry ([RFC 3986](https://www.rfc-editor.org/rfc/rfc3986)): kind, servers, prefix, access.
+//!
+//! The invariant: neither a formatted URL nor an error about one contains a password, whatever the text
+//! was. Whether this build has the registry is checked by `connect`.
+
 use std::fmt;
 use std::str::FromStr;
 
 use super::access::Access;
 use crate::Error;
 
-/// What is wrong where a password may have ended up in a path or a parameter.
+/// Fault of a URL whose path or parameters may contain a part of a password.
 const LATE_AT: &str =
     "an @ after the first / or ?, write %2F for a / in a password, %3F for a ?, %40 for an @";
 
 const ALLOWED: &str = "expected etcd://host[:port][,host[:port]…][/prefix], etcd+tls:// or \
      zookeeper:// with the same, consul://host[:port], or memory:";
 
-/// The kinds of registry, and the port each has unless its URL says another.
-const KINDS: [(&str, u16); 4] = [
+/// Schemes and their default ports.
+const SCHEMES: [(&str, u16); 4] = [
     ("etcd", 2379),
     ("etcd+tls", 2379),
     ("consul", 8500),
     ("zookeeper", 2181),
 ];
 
-/// Which registry, where, and how to be let in: `etcd://10.0.0.1:2379,10.0.0.2:2379/prefix`,
-/// `zookeeper://` with the same, `consul://127.0.0.1:8500` for the agent of a Consul, or `memory:`
-/// for one that lives in this process alone.
+/// Address of a registry, with credentials: `etcd://10.0.0.1:2379,10.0.0.2:2379/prefix`,
+/// `zookeeper://` with the same parts, `consul://127.0.0.1:8500` for a Consul agent, or `memory:` for one
+/// in this process alone.
 ///
 /// ```
 /// # fn main() -> Result<(), discovery::Error> {
@@ -31,23 +36,22 @@ const KINDS: [(&str, u16); 4] = [
 /// # Ok(()) }
 /// ```
 ///
-/// For a registry that wants to know its clients, and be known by them:
+/// With authentication of clients or servers:
 ///
 /// ```text
 /// etcd://user:password@host                    percent-encoded: p%40ss is p@ss
 /// etcd://user@host?password-file=FILE          a line break at its end does not count
-/// etcd+tls://host                              a certificate that the system's roots vouch for
-/// etcd+tls://host?ca=FILE                      one that this root vouches for
-/// etcd+tls://host?cert=FILE&key=FILE           shows a certificate of its own
-/// etcd+tls://10.0.0.1?server-name=etcd.corp    a certificate that is made out to another name
+/// etcd+tls://host                              a certificate issued by one of the system's roots
+/// etcd+tls://host?ca=FILE                      one issued by this root
+/// etcd+tls://host?cert=FILE&key=FILE           presents a client certificate
+/// etcd+tls://10.0.0.1?server-name=etcd.corp    a certificate for another name
 /// consul://host?token-file=FILE                an ACL token
 /// zookeeper://user:password@host               a digest, or user@host?password-file=FILE
 /// ```
 ///
-/// Files are read anew for each connection; certificates and keys are PEM. Neither `Display` nor `Debug`
-/// contains a password, and no error repeats a URL.
-/// The command line of a process does, to everyone on its machine: a URL with a password belongs
-/// into the environment, or the password into a file.
+/// Files are read for each connection; certificates and keys are PEM. Neither `Display` nor `Debug`
+/// contains a password, and no error repeats a URL. The command line of a process is visible to all users
+/// of the machine: put a URL with a password into the environment, or the password into a file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegistryUrl {
     scheme: &'static str,
@@ -57,18 +61,18 @@ pub struct RegistryUrl {
 }
 
 impl RegistryUrl {
-    /// What kind of registry.
+    /// Returns the scheme, which is the kind of registry.
     pub fn scheme(&self) -> &str {
         self.scheme
     }
 
-    /// The servers, each as `host:port`.
+    /// Returns the servers, each as `host:port`.
     pub fn endpoints(&self) -> &[String] {
         &self.endpoints
     }
 
-    /// Where keys begin: `/services/`, or the URL's path with a slash at its end. The path `/`
-    /// is no prefix at all.
+    /// Returns the prefix of all keys: `/services/`, or the URL's path with a slash at its end. The path `/`
+    /// is an empty prefix.
     pub fn prefix(&self) -> String {
         match self.path.as_deref() {
             None => "/services/".into(),
@@ -86,9 +90,9 @@ impl RegistryUrl {
         }
     }
 
-    /// Returns what may be shown of a text that was meant to be such a URL: its scheme, if it is a known
-    /// one. Anything else may be a password or a part of one: `etcd://root:7/s3cret@host` has
-    /// the host `root` and the path `s3cret@host`, by the rules of URLs.
+    /// Returns the part of an invalid URL that may be shown: its scheme, if it is a known one. Anything else
+    /// may be a part of a password: `etcd://root:7/s3cret@host` has the host `root` and the path
+    /// `s3cret@host`, by the rules of URLs.
     pub fn redact(text: &str) -> String {
         let (scheme, rest) = split(text, ':');
         match rest {
@@ -101,7 +105,7 @@ impl RegistryUrl {
         }
     }
 
-    /// Returns whether a text that stands for something else may be such a URL, with a password in it.
+    /// Returns true if a text given for something else may be a registry URL with a password.
     pub fn may_be(text: &str) -> bool {
         let (start, rest) = split(text.trim_start(), ':');
         text.contains('@') || text.contains("://") || (rest.is_some() && is_scheme(start))
@@ -109,7 +113,7 @@ impl RegistryUrl {
 }
 
 fn is_scheme(text: &str) -> bool {
-    text == "memory" || KINDS.iter().any(|(scheme, _)| *scheme == text)
+    text == "memory" || SCHEMES.iter().any(|(scheme, _)| *scheme == text)
 }
 
 impl FromStr for RegistryUrl {
@@ -120,14 +124,14 @@ impl FromStr for RegistryUrl {
     }
 }
 
-/// Returns the URL, or what is wrong with the text. That repeats nothing of the text.
+/// Parses a URL. The error names the fault and repeats nothing of the text.
 fn parse(text: &str) -> Result<RegistryUrl, String> {
     let allowed = |fault| format!("{fault}, {ALLOWED}");
     if text == "memory:" {
         return Ok(RegistryUrl::memory());
     }
     let (scheme, rest) = text.split_once(':').ok_or_else(|| allowed("no scheme"))?;
-    let kind = KINDS.into_iter().find(|(name, _)| *name == scheme);
+    let kind = SCHEMES.into_iter().find(|(name, _)| *name == scheme);
     let (scheme, default_port) = kind.ok_or_else(|| allowed("unknown scheme"))?;
     let rest = rest.strip_prefix("//");
     let rest = rest.ok_or_else(|| allowed("no // after the scheme"))?;
@@ -147,7 +151,7 @@ fn parse(text: &str) -> Result<RegistryUrl, String> {
     let endpoints = servers.split(',').map(|s| endpoint(s, default_port));
     let endpoints = endpoints.collect::<Option<Vec<_>>>();
     let endpoints = endpoints.ok_or_else(|| allowed("invalid host or port"))?;
-    // An agent is asked for its cluster, and keeps services itself: there is one, and no prefix.
+    // Requests go to one agent, which has services without a prefix.
     if scheme == "consul" && (endpoints.len() > 1 || path.is_some()) {
         return Err(allowed("more than one agent or a path"));
     }
@@ -159,7 +163,7 @@ fn parse(text: &str) -> Result<RegistryUrl, String> {
     })
 }
 
-/// What is before a mark, and what is behind it, if it is there.
+/// Splits a text at the first `mark`. The second part is `None` without one.
 fn split(text: &str, mark: char) -> (&str, Option<&str>) {
     match text.split_once(mark) {
         Some((before, behind)) => (before, Some(behind)),
@@ -196,7 +200,9 @@ impl fmt::Display for RegistryUrl {
         write!(f, "{}://", self.scheme)?;
         self.access.fmt_user(f)?;
         write!(f, "{}", self.endpoints.join(","))?;
-        self.path.iter().try_for_each(|path| write!(f, "/{path}"))?;
+        if let Some(path) = &self.path {
+            write!(f, "/{path}")?;
+        }
         self.access.fmt_parameters(f)
     }
 }
@@ -217,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_ports_and_prefix_are_read() {
+    fn servers_ports_and_prefix_are_parsed() {
         let url = parse("etcd://etcd,10.0.0.2:4001,[::1]:2380/demo/services");
         assert_eq!(
             url.endpoints(),
@@ -246,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_says_what_is_allowed() {
+    fn an_invalid_url_names_the_valid_forms() {
         for bad in [
             "",
             "etcd",
@@ -289,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_a_name_for_tls_are_read() {
+    fn tls_parameters_are_parsed() {
         let tls = |text| parse(text).access.tls.expect("TLS");
         assert!(tls("etcd+tls://a") == Tls::default());
         let all = tls("etcd+tls://a/x?key=/k&cert=c.pem&ca=/a%26b&server-name=etcd.corp");
@@ -299,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_follow_the_question_mark_is_told() {
+    fn invalid_parameters_are_rejected() {
         for bad in [
             "etcd://a?",
             "etcd://a/x?y=z",
@@ -320,8 +326,8 @@ mod tests {
     }
 
     #[test]
-    fn no_password_is_told() {
-        for (text, told) in [
+    fn no_output_has_a_password() {
+        for (text, shown) in [
             ("etcd://root:s3cret@a:1/x", "etcd://root@a:1/x"),
             (
                 "etcd+tls://r%40t:s3cret@a?ca=/c%20a&server-name=b",
@@ -341,8 +347,8 @@ mod tests {
             ),
         ] {
             let url = parse(text);
-            assert_eq!(url.to_string(), told);
-            assert_eq!(format!("{url:?}"), format!("RegistryUrl({told})"));
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(format!("{url:?}"), format!("RegistryUrl({shown})"));
         }
         for (bad, shown) in [
             ("etcd://root:s3cret@", "etcd://…"),
@@ -362,9 +368,9 @@ mod tests {
             ("", ""),
         ] {
             let error = bad.parse::<RegistryUrl>().expect_err(bad);
-            let said = error.to_string();
-            let reason = said.strip_prefix(&format!("registry URL {shown:?}: "));
-            assert!(reason.is_some_and(|reason| reason.len() > 20), "{said}");
+            let message = error.to_string();
+            let reason = message.strip_prefix(&format!("registry URL {shown:?}: "));
+            assert!(reason.is_some_and(|reason| reason.len() > 20), "{message}");
             assert!(
                 !format!("{error} {error:?}").contains("s3cret"),
                 "{error:?}"

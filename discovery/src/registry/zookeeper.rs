@@ -1,5 +1,9 @@
 //! ZooKeeper ([programmer's guide](https://zookeeper.apache.org/doc/current/zookeeperProgrammers.html)):
-//! a node is an ephemeral znode, which goes with the session that made it.
+//! a node is an ephemeral znode, which ends with the session that created it.
+//!
+//! `session.rs` keeps a znode, `watch.rs` streams snapshots, `sessions.rs` shares sessions between them, and
+//! `claims.rs` records which registration owns a path. The invariant: a registration deletes no znode but
+//! its own. Backoff is left to `registration.rs` and `service.rs`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,26 +21,25 @@ mod sessions;
 mod watch;
 
 use claims::Claims;
-use session::SessionKeeper;
+use session::SessionRegistrar;
 use sessions::Sessions;
 use watch::Watcher;
 
-/// Everything for who has the creator's password, reading for everybody.
-static OWN: [Acl; 2] = [
+/// All permissions for the creator's user, read for all others.
+static OWNER_ACLS: [Acl; 2] = [
     Acl::new_const(Permission::ALL, "auth", ""),
     Acl::new_const(Permission::READ, "world", "anyone"),
 ];
 
 /// A ZooKeeper: znodes `{prefix}{service}/{ip:port}`, with the node's JSON as data.
 ///
-/// With a user in its URL, what it creates is that user's: others may read it, and neither change it nor
-/// add to it. ZooKeeper keeps no list of users: one is known by its name and password together, so
-/// the first to create a service owns it, and another password is another user. All nodes under a
-/// prefix need the same.
+/// With a user in its URL, the znodes it creates belong to that user: others may read them, and neither
+/// change nor add any. ZooKeeper has no list of users: a user is a name and a password together, so the
+/// first to create a service owns it, and another password is another user. All nodes under a prefix need
+/// the same.
 ///
-/// However many services are watched and nodes registered, a registry has one session for all watches
-/// and one for all registrations of the same TTL. Clones share them. A session ends with its last
-/// watch or registration.
+/// A registry has one session for all watches and one for all registrations of the same TTL. Clones share
+/// them. A session ends with its last watch or registration.
 #[derive(Clone)]
 pub struct ZooKeeperRegistry {
     url: RegistryUrl,
@@ -45,7 +48,7 @@ pub struct ZooKeeperRegistry {
 }
 
 impl ZooKeeperRegistry {
-    /// The registry at this URL. Connecting happens at the first use.
+    /// Creates the registry of this URL. It connects at the first use.
     pub fn new(url: &RegistryUrl) -> Self {
         Self {
             url: url.clone(),
@@ -54,16 +57,16 @@ impl ZooKeeperRegistry {
         }
     }
 
-    /// The znode of a service, whose children are its nodes.
+    /// Returns the znode of a service, whose children are its nodes.
     fn path(&self, service: &ServiceName) -> String {
         let prefix = self.url.prefix();
         format!("/{}{service}", prefix.trim_start_matches('/'))
     }
 
-    /// Whose that is which we create.
+    /// Returns the ACLs of new znodes.
     fn acls(&self) -> Acls<'static> {
         match self.url.access.user {
-            Some(_) => Acls::new(&OWN),
+            Some(_) => Acls::new(&OWNER_ACLS),
             None => Acls::anyone_all(),
         }
     }
@@ -71,7 +74,10 @@ impl ZooKeeperRegistry {
 
 impl NodeRegistry for ZooKeeperRegistry {
     fn register(&self, node: ServiceNode, ttl: Duration) -> Registration {
-        Registration::keep(node.clone(), SessionKeeper::new(self.clone(), &node, ttl))
+        Registration::start(
+            node.clone(),
+            SessionRegistrar::new(self.clone(), &node, ttl),
+        )
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {

@@ -141,7 +141,7 @@ async fn forged(format: &str) -> anyhow::Result<Vec<String>> {
     until(SECOND * 5, "a line of the access log", written).await?;
     let log = system.gateway.log()?;
     ensure!(
-        log.contains("entry skipped"),
+        log.contains("ignoring malformed registry entry"),
         "the hostile key is in no line"
     );
     let is_sound = |line: &&str| {

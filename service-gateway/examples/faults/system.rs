@@ -107,7 +107,7 @@ impl<B: Backend> SystemOn<B> {
         let log = self.gateway_log();
         let program = "service-gateway";
         let next = Process::start(&log, program, &flags, &self.environment).await?;
-        let is_ready = || async { next.logged("first list from the registry") };
+        let is_ready = || async { next.logged("initial snapshot received") };
         until(Duration::from_secs(15), "the successor's list", is_ready).await?;
         Ok(std::mem::replace(&mut self.gateway, next))
     }

@@ -69,7 +69,7 @@ pub(super) async fn act(
         Some(endpoint) => {
             match target.action {
                 Action::Drain => endpoint.drain(),
-                Action::Release => endpoint.release(),
+                Action::Release => endpoint.undrain(),
             }
             true
         }
@@ -119,7 +119,7 @@ impl Admin {
         };
         let views = self.views();
         let view = views.get::<ServiceName>(&service).and_then(Option::as_ref);
-        view.is_some_and(|view| view.release(address))
+        view.is_some_and(|view| view.undrain(address))
     }
 }
 

@@ -83,7 +83,7 @@ impl<'a> Service<'a> {
             versions,
             states,
             instances: shown(endpoints, limit).map(Instance::new).collect(),
-            drained_unlisted: view.map(View::drained_unlisted).unwrap_or_default(),
+            drained_unlisted: view.map(View::drained_unregistered).unwrap_or_default(),
         }
     }
 }

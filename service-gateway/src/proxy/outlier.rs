@@ -112,8 +112,8 @@ impl Report {
     /// Counts it for the node.
     pub(super) fn tell(self, node: &InFlight) {
         match self {
-            Self::Success => node.answered(true),
-            Self::Failure => node.answered(false),
+            Self::Success => node.responded(true),
+            Self::Failure => node.responded(false),
             Self::Timeout => node.timed_out(),
             Self::ConnectFailure => node.eject(Ejection::Unreachable),
             Self::ConnectTimeout => node.connect_timed_out(),

@@ -246,7 +246,7 @@ async fn healthcheck_needs_a_real_port_and_does_not_wait_for_ever() {
 async fn its_log_has_a_line_for_each_change_and_none_for_bad_clients() {
     let mut program = Program::start(&["--route", "/a=b?version=v1"]).await;
     program
-        .says("first list from the registry service=b nodes=0")
+        .says("initial snapshot received service=b nodes=0")
         .await;
     for nonsense in [
         "GET / HTTP/1.1\r\n\r\n",

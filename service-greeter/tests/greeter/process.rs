@@ -191,10 +191,7 @@ async fn without_its_registry_it_serves_and_says_what_is_missing() {
     refusing.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let closed = refusing.local_addr().unwrap();
     for (registry, complaint) in [
-        (
-            format!("etcd://{closed}"),
-            "not registered, trying until it is",
-        ),
+        (format!("etcd://{closed}"), "not registered, retrying"),
         // A name that cannot be looked up yet, as when containers start together.
         (
             "etcd://etcd.invalid".into(),

@@ -1,3 +1,12 @@
+//! Requests to a Consul agent, over a bounded number of connections.
+//!
+//! An agent limits the connections of one address ([`http_max_conns_per_client`][1], 200 by default), and
+//! each blocking query holds one. So there are limits for watches, registrations and short requests, and
+//! watches take turns above theirs. The invariant: every request has a time limit. What to request is
+//! decided in `check.rs` and `watch.rs`.
+//!
+//! [1]: https://developer.hashicorp.com/consul/docs/agent/config/config-files#http_max_conns_per_client
+
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,31 +24,28 @@ use crate::registry::file::read;
 use crate::registry::limit::within;
 use crate::{Error, RegistryUrl};
 
-/// How long an agent may take to answer, beside the time it was told to wait.
-const LIMIT: Duration = Duration::from_secs(2);
+/// Time that an agent has to respond, in addition to the `wait` of a blocking query.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The largest answer read.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// Maximum size of a response.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
-/// How many connections watches hold at once. An agent takes 200 of a client's address by default
-/// ([`http_max_conns_per_client`][1]), and more than one process may have that address.
-///
-/// [1]: https://developer.hashicorp.com/consul/docs/agent/config/config-files#http_max_conns_per_client
+/// Maximum number of connections for watches. More than one process may share the client's address.
 const MAX_WATCH_CONNECTIONS: usize = 60;
 
-/// How many nodes are being registered at once. Each holds a connection until the servers list it.
+/// Maximum number of nodes being registered at once. Each holds a connection until the servers have it.
 const MAX_REGISTERING: usize = 20;
 
-/// How many connections the short requests hold at once that keep nodes registered or deregister them.
+/// Maximum number of connections for the short requests that keep nodes registered or deregister them.
 const MAX_SHORT_CONNECTIONS: usize = 20;
 
-/// When watches take turns, the time in which each has one.
-const CYCLE: Duration = Duration::from_secs(2);
+/// Time in which each watch has a turn, when watches take turns.
+const TURN_CYCLE: Duration = Duration::from_secs(2);
 
-/// The shortest turn: with very many watches a cycle takes longer.
+/// Minimum duration of a turn: with very many watches a cycle takes longer.
 const MIN_TURN: Duration = Duration::from_millis(200);
 
-/// The agent of a Consul, which passes on what its servers know.
+/// A Consul agent, which forwards requests to the servers.
 pub(super) struct Agent {
     url: RegistryUrl,
     client: Client<HttpConnector, String>,
@@ -58,18 +64,18 @@ pub(super) struct Turn<'a> {
     _permit: SemaphorePermit<'a>,
 }
 
-/// What an agent answers.
-struct Answer {
+/// An HTTP response of the agent.
+struct Response {
     status: StatusCode,
-    /// How late it is, by Consul's count: the number to ask for something later.
+    /// Consul's index of the state, `X-Consul-Index`. A blocking query waits for a larger one.
     index: u64,
     body: Vec<u8>,
 }
 
 impl Agent {
     pub(super) fn new(url: RegistryUrl) -> Self {
-        // A connection for each request: one that is kept may be dead without anybody knowing, and a
-        // node has two requests in a time to live.
+        // A connection for each request: a pooled one may be dead without notice, and a node has only
+        // three requests per TTL.
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build_http();
@@ -83,8 +89,8 @@ impl Agent {
         }
     }
 
-    /// Waits until one of the connections for registering is free. Requests that belong to a registration
-    /// are made while this is held.
+    /// Waits until one of the connections for registering is free. The requests of a registration are sent
+    /// while the permit is held.
     pub(super) async fn registering(&self) -> SemaphorePermit<'_> {
         permit(&self.registering).await
     }
@@ -98,19 +104,19 @@ impl Agent {
         &self.url
     }
 
-    /// Asks the agent to change something. Tells whether it knew the thing.
+    /// Sends a change to the agent. Returns false if the agent does not have its object.
     pub(super) async fn put(&self, path: &str, body: String) -> Result<bool, Error> {
-        let answer = self.ask(Method::PUT, path, body, LIMIT).await?;
-        // What is unknown is a 404 only since Consul 1.11.
-        let unknown = answer.text().contains("does not have associated TTL");
-        if answer.status == StatusCode::NOT_FOUND || unknown {
+        let response = self.send(Method::PUT, path, body, RESPONSE_TIMEOUT).await?;
+        // A missing check is a 404 only since Consul 1.11.
+        let is_missing = response.text().contains("does not have associated TTL");
+        if response.status == StatusCode::NOT_FOUND || is_missing {
             return Ok(false);
         }
-        self.checked(path, answer).map(|_| true)
+        self.checked(path, response).map(|_| true)
     }
 
-    /// Asks what is later than an index, and how late the answer is. If nothing is, the answer is the
-    /// same after a `wait`, and up to a sixteenth of it. Index 0 asks what is, and does not wait.
+    /// Sends a blocking query: returns the value and its index once that is larger than `index`, or after
+    /// `wait` and up to a sixteenth of it. With index 0 it does not wait.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -120,32 +126,32 @@ impl Agent {
         let wait = if index == 0 { Duration::ZERO } else { wait };
         let mark = if path.contains('?') { '&' } else { '?' };
         let path_and_query = format!("{path}{mark}index={index}&wait={}ms", wait.as_millis());
-        let limit = LIMIT + wait + wait / 16;
-        let answer = self.ask(Method::GET, &path_and_query, String::new(), limit);
-        let answer = self.checked(path, answer.await?)?;
-        let value = serde_json::from_slice(&answer.body);
+        let limit = RESPONSE_TIMEOUT + wait + wait / 16;
+        let response = self.send(Method::GET, &path_and_query, String::new(), limit);
+        let response = self.checked(path, response.await?)?;
+        let value = serde_json::from_slice(&response.body);
         let value = value.map_err(|error| self.failed(path, &error))?;
-        Ok((answer.index, value))
+        Ok((response.index, value))
     }
 
-    fn checked(&self, path: &str, answer: Answer) -> Result<Answer, Error> {
-        if answer.status.is_success() {
-            return Ok(answer);
+    fn checked(&self, path: &str, response: Response) -> Result<Response, Error> {
+        if response.status.is_success() {
+            return Ok(response);
         }
-        let (at, status) = (&self.url.endpoints()[0], answer.status);
-        let reason: String = answer.text().chars().take(200).collect();
+        let (at, status) = (&self.url.endpoints()[0], response.status);
+        let reason: String = response.text().chars().take(200).collect();
         Err(Error::registry(format!(
             "{path} at {at}: {status} {reason}"
         )))
     }
 
-    async fn ask(
+    async fn send(
         &self,
         method: Method,
         path: &str,
         body: String,
         limit: Duration,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         let uri = format!("http://{}{path}", self.url.endpoints()[0]);
@@ -156,26 +162,26 @@ impl Agent {
             token.set_sensitive(true);
             request.headers_mut().insert("x-consul-token", token);
         }
-        let answer = async {
-            let answer = self.client.request(request).await;
-            let (head, body) = answer
+        let response = async {
+            let response = self.client.request(request).await;
+            let (head, body) = response
                 .map_err(|error| self.failed(path, &error))?
                 .into_parts();
-            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await;
             let body = body.map_err(|error| self.failed(path, &*error))?;
             let index = head.headers.get("x-consul-index");
             let index = index.and_then(|index| index.to_str().ok()?.parse().ok());
-            Ok(Answer {
+            Ok(Response {
                 status: head.status,
                 index: index.unwrap_or(0),
                 body: body.to_bytes().into(),
             })
         };
         let what = format!("{path} at {}", self.url.endpoints()[0]);
-        within(limit, &what, answer).await.flatten()
+        within(limit, &what, response).await.flatten()
     }
 
-    /// With the first cause, such as "Connection refused".
+    /// Returns an error with the root cause, such as "Connection refused".
     fn failed(&self, path: &str, error: &(dyn StdError + 'static)) -> Error {
         let causes = std::iter::successors(Some(error), |error| (*error).source());
         let cause = causes.last().unwrap_or(error);
@@ -189,8 +195,7 @@ impl Watch {
         Self(agent)
     }
 
-    /// Waits until one of the connections for watches is free. Watches get them in the order in which
-    /// they come.
+    /// Waits until one of the connections for watches is free. Watches get them in order of arrival.
     pub(super) async fn turn(&self) -> Turn<'_> {
         Turn {
             agent: &self.0,
@@ -206,7 +211,7 @@ impl Drop for Watch {
 }
 
 impl Turn<'_> {
-    /// The same as [`Agent::get`], with a shorter wait when there are more watches than connections.
+    /// Sends a query as [`Agent::get`] does, with a shorter wait when there are more watches than connections.
     pub(super) async fn get<T: DeserializeOwned>(
         self,
         path: &str,
@@ -218,12 +223,12 @@ impl Turn<'_> {
     }
 }
 
-/// Returns how long one of so many watches may wait for a change before it is another's turn.
+/// Returns how long one of `watches` may wait for a change before the next one has its turn.
 fn turn(watches: usize, wait: Duration) -> Duration {
     if watches <= MAX_WATCH_CONNECTIONS {
         return wait;
     }
-    let share = CYCLE.mul_f64(MAX_WATCH_CONNECTIONS as f64 / watches as f64);
+    let share = TURN_CYCLE.mul_f64(MAX_WATCH_CONNECTIONS as f64 / watches as f64);
     share.max(MIN_TURN)
 }
 
@@ -232,7 +237,7 @@ async fn permit(connections: &Semaphore) -> SemaphorePermit<'_> {
     permit.expect("the semaphore is never closed")
 }
 
-impl Answer {
+impl Response {
     fn text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.body)
     }
@@ -243,12 +248,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn watches_take_turns_when_there_are_more_than_connections() {
+    fn watches_take_turns_above_the_limit() {
         let wait = Duration::from_secs(4);
         assert_eq!(turn(1, wait), wait);
         assert_eq!(turn(60, wait), wait);
-        assert_eq!(turn(120, wait), CYCLE / 2);
-        assert_eq!(turn(500, wait), CYCLE * 60 / 500);
+        assert_eq!(turn(120, wait), TURN_CYCLE / 2);
+        assert_eq!(turn(500, wait), TURN_CYCLE * 60 / 500);
         assert_eq!(turn(100_000, wait), MIN_TURN);
     }
 }

@@ -1,3 +1,11 @@
+//! A node in Consul: a service with a [TTL check][1], which is passed at a third of the TTL.
+//!
+//! Consul contains a service's node in a watch while its check passes. The invariant: each registration has a
+//! check id of its own, so a missing check means a new owner, and only the own check is failed before a
+//! service is deregistered. Any error ends [`Registrar::maintain`], which is called again with backoff.
+//!
+//! [1]: https://developer.hashicorp.com/consul/docs/register/health-check/vm
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,34 +16,33 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::agent::Agent;
-use crate::registration::{Keeper, Registered};
+use crate::registration::{Registrar, RegistrationStatus};
 use crate::registry::limit::within;
 use crate::{Error, ServiceNode};
 
-/// How long a service that no check calls alive stays in Consul, unlisted: its least is a minute.
-const REAPED_AFTER: &str = "1m";
+/// Time after which Consul deregisters a service whose check fails. Its minimum is a minute.
+const DEREGISTER_AFTER: &str = "1m";
 
-/// How long the servers may take to know what their agent was told.
-const SYNC_LIMIT: Duration = Duration::from_secs(3);
+/// Maximum time from a registration at the agent until the servers have it.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Keeps a node in Consul under a check: registers both, and calls the node alive again and again.
-/// Consul lists a service while its check passes, and the check does for a time to live after each
-/// call.
+/// Keeps a node in Consul under a check: registers both, and passes the check periodically.
 ///
-/// A service has one id, whoever registers it. So each of us has a check with an id of its own,
-/// which replaces the one that was there: who finds its check gone has a successor.
-pub(super) struct CheckKeeper {
+/// The id of a service is its address, the same for all owners. So each registration has a check with a
+/// random id, which replaces the one before: a registration whose check is missing has a new owner.
+pub(super) struct CheckRegistrar {
     agent: Arc<Agent>,
     node: ServiceNode,
     ttl: Duration,
-    /// The ids of the service and of the check.
+    /// Id of the service.
     service: String,
+    /// Id of the check.
     check: String,
-    /// Whether the service was ours once.
+    /// Set once the service was registered by this registration.
     owned: bool,
 }
 
-/// A service's check, as Consul's servers have it.
+/// A service's check in the state of the servers.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Check {
@@ -44,7 +51,7 @@ struct Check {
     status: String,
 }
 
-impl CheckKeeper {
+impl CheckRegistrar {
     pub(super) fn new(agent: Arc<Agent>, node: ServiceNode, ttl: Duration) -> Self {
         Self {
             agent,
@@ -56,20 +63,18 @@ impl CheckKeeper {
         }
     }
 
-    async fn try_hold(&mut self, registered: &Registered) -> Result<Infallible, Error> {
+    async fn try_maintain(&mut self, status: &RegistrationStatus) -> Result<Infallible, Error> {
         let agent = self.agent.clone();
         let registering = agent.registering().await;
-        if self.owned && self.has_successor().await? {
+        if self.owned && self.has_new_owner().await? {
             let service = &self.service;
-            return Err(Error::registry(format!(
-                "{service} is another process's now"
-            )));
+            return Err(Error::registry(format!("{service} has a new owner")));
         }
         self.register().await?;
         self.owned = true;
-        self.pass().await?; // a check that was there and failed goes on failing
-        within(SYNC_LIMIT, "register", self.listed()).await??;
-        registered.now();
+        self.pass().await?; // registering does not reset a check that fails already
+        within(SYNC_TIMEOUT, "register", self.synced()).await??;
+        status.set_registered();
         drop(registering);
         loop {
             sleep(self.ttl / 3).await;
@@ -78,12 +83,13 @@ impl CheckKeeper {
         }
     }
 
-    /// Calls the node alive.
+    /// Passes the check.
     async fn pass(&self) -> Result<(), Error> {
         let pass = self.update("pass");
-        match within(self.ttl / 3, "pass check", pass).await?? {
-            true => Ok(()),
-            false => Err(Error::registry("Consul does not know the check any more")),
+        if within(self.ttl / 3, "pass check", pass).await?? {
+            Ok(())
+        } else {
+            Err(Error::registry("Consul has lost the check"))
         }
     }
 
@@ -102,10 +108,10 @@ impl CheckKeeper {
             "Meta": tags,
             "Check": {
                 "CheckID": self.check,
-                "Name": "alive for a time to live after each sign of life",
+                "Name": "passes for a TTL after each heartbeat",
                 "TTL": format!("{}ms", self.ttl.as_millis()),
                 "Status": "passing",
-                "DeregisterCriticalServiceAfter": REAPED_AFTER,
+                "DeregisterCriticalServiceAfter": DEREGISTER_AFTER,
             },
         });
         let path = "/v1/agent/service/register?replace-existing-checks=true";
@@ -113,50 +119,50 @@ impl CheckKeeper {
         Ok(())
     }
 
-    /// Waits until the servers have what the agent was told, so that whoever watches sees it.
-    async fn listed(&self) -> Result<(), Error> {
-        let ours = |check: &Check| check.check_id == self.check && check.status == "passing";
+    /// Waits until the servers have the check, so that watches contain the node.
+    async fn synced(&self) -> Result<(), Error> {
+        let is_own = |check: &Check| check.check_id == self.check && check.status == "passing";
         let (mut index, mut checks) = self.checks(0).await?;
-        while !checks.iter().any(ours) {
+        while !checks.iter().any(is_own) {
             (index, checks) = self.checks(index).await?;
         }
         Ok(())
     }
 
-    /// Whether somebody else calls the service alive.
-    async fn has_successor(&self) -> Result<bool, Error> {
-        let others = |check: &Check| check.check_id != self.check && check.status == "passing";
-        Ok(self.checks(0).await?.1.iter().any(others))
+    /// Returns true if another registration passes a check of the service.
+    async fn has_new_owner(&self) -> Result<bool, Error> {
+        let is_other = |check: &Check| check.check_id != self.check && check.status == "passing";
+        Ok(self.checks(0).await?.1.iter().any(is_other))
     }
 
     async fn checks(&self, index: u64) -> Result<(u64, Vec<Check>), Error> {
         let filter = format!("ServiceID == \"{}\"", self.service);
         let filter = utf8_percent_encode(&filter, NON_ALPHANUMERIC);
         let path = format!("/v1/health/checks/{}?filter={filter}", self.node.service);
-        self.agent.get(&path, index, SYNC_LIMIT).await
+        self.agent.get(&path, index, SYNC_TIMEOUT).await
     }
 
-    /// Tells the check `pass` or `fail`, and whether it is still ours.
+    /// Sets the check to `pass` or `fail`. Returns false if it does not exist any more.
     async fn update(&self, status: &str) -> Result<bool, Error> {
         let path = format!("/v1/agent/check/{status}/{}", self.check);
         self.agent.put(&path, String::new()).await
     }
 }
 
-impl Keeper for CheckKeeper {
-    async fn hold(&mut self, registered: &Registered) -> Error {
-        match self.try_hold(registered).await {
+impl Registrar for CheckRegistrar {
+    async fn maintain(&mut self, status: &RegistrationStatus) -> Error {
+        match self.try_maintain(status).await {
             Err(error) => error,
             Ok(never) => match never {},
         }
     }
 
-    /// Lets the check fail first, which is off the list and can only be ours. Deregistering alone
-    /// could hit a successor.
-    async fn leave(self) -> Result<(), Error> {
+    /// Fails the check first, which removes the node from watches and cannot affect a new owner.
+    /// Deregistering alone could.
+    async fn deregister(self) -> Result<(), Error> {
         let _short = self.agent.short().await;
         if !self.update("fail").await? {
-            return Ok(()); // gone already, or a successor's
+            return Ok(()); // deregistered already, or a new owner's
         }
         let service = utf8_percent_encode(&self.service, NON_ALPHANUMERIC);
         let path = format!("/v1/agent/service/deregister/{service}");

@@ -1,3 +1,11 @@
+//! Snapshots of one service from Consul, by [blocking queries][1].
+//!
+//! Each query waits for an index larger than the last. The invariant is that of Consul's rules for clients:
+//! a smaller index restarts the query from 0, and no query has index 0 twice in a row. Connections and
+//! turns are managed in `agent.rs`, backoff between errors is the caller's.
+//!
+//! [1]: https://developer.hashicorp.com/consul/api-docs/features/blocking
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,31 +18,29 @@ use super::agent::{Agent, Watch};
 use crate::registry::entries::Entries;
 use crate::{Error, ServiceName, Snapshot};
 
-/// How long Consul may keep a request for news, more or less by a fifth. A silent agent is noticed
-/// after this and the time an answer may take.
-const WAIT: Duration = Duration::from_secs(4);
+/// The `wait` of a blocking query, with a jitter of a fifth. A frozen agent is detected after this and the
+/// response timeout.
+const BLOCKING_QUERY_WAIT: Duration = Duration::from_secs(4);
 
-/// How long to wait at most after an answer without news: on the way to Consul's servers, somebody
-/// else's changes may be taken for this service's.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Maximum pause after a response without a change. Consul also wakes a query for changes of other
+/// services.
+const MAX_POLL_JITTER: Duration = Duration::from_millis(200);
 
-/// Follows a service with [blocking queries][1]: each asks for a list later than the last.
+/// Watches one service.
 ///
-/// With more services than connections for them, watches take turns: a change is then seen at the
-/// watch's next turn, up to two seconds later with 500 services.
-///
-/// [1]: https://developer.hashicorp.com/consul/api-docs/features/blocking
+/// With more services than connections, watches take turns: a change is then seen at the watch's next
+/// turn, up to two seconds later with 500 services.
 pub(super) struct Watcher {
     watch: Watch,
     path: String,
     entries: Entries,
-    /// How late the last list was. 0 asks for what is now.
+    /// Index of the last response. A query with 0 returns the current state at once.
     index: u64,
-    /// The last list, unless an error came after it.
+    /// The last snapshot, unless an error came after it.
     known: Option<Snapshot>,
 }
 
-/// What Consul says of a service that is alive.
+/// A service with a passing check, as the health API returns it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Instance {
@@ -71,11 +77,11 @@ impl Watcher {
         }
     }
 
-    /// The next list that is another than the last. After an error, the next call begins anew.
+    /// Returns the next snapshot that differs from the last. After an error, the next call starts over.
     pub(super) async fn next(&mut self) -> Result<Snapshot, Error> {
         loop {
-            let list = match self.list().await {
-                Ok(list) => list,
+            let snapshot = match self.query().await {
+                Ok(snapshot) => snapshot,
                 Err(error) => {
                     (self.index, self.known) = (0, None);
                     return Err(error);
@@ -84,21 +90,21 @@ impl Watcher {
             if self
                 .known
                 .as_ref()
-                .is_none_or(|known| !known.same_as(&list))
+                .is_none_or(|known| !known.same_as(&snapshot))
             {
-                self.known = Some(list.clone());
-                return Ok(list);
+                self.known = Some(snapshot.clone());
+                return Ok(snapshot);
             }
-            sleep(PAUSE.mul_f64(fastrand::f64())).await;
+            sleep(MAX_POLL_JITTER.mul_f64(fastrand::f64())).await;
         }
     }
 
-    async fn list(&mut self) -> Result<Snapshot, Error> {
-        let wait = WAIT.mul_f64(0.8 + 0.4 * fastrand::f64());
+    async fn query(&mut self) -> Result<Snapshot, Error> {
+        let wait = BLOCKING_QUERY_WAIT.mul_f64(0.8 + 0.4 * fastrand::f64());
         let turn = self.watch.turn().await;
-        let answer = turn.get(&self.path, self.index, wait).await;
-        let (index, instances): (u64, Vec<Instance>) = answer?;
-        self.index = later(self.index, index);
+        let response = turn.get(&self.path, self.index, wait).await;
+        let (index, instances): (u64, Vec<Instance>) = response?;
+        self.index = next_index(self.index, index);
         let entries: Vec<_> = instances.iter().map(Instance::entry).collect();
         let entries = entries.iter();
         self.entries
@@ -107,17 +113,17 @@ impl Watcher {
     }
 }
 
-/// The index to ask with, by Consul's rules for clients: a smaller one than before is that of
-/// another Consul, of which nothing is known, and 0 would never wait.
-fn later(before: u64, index: u64) -> u64 {
+/// Returns the index of the next query, by Consul's rules for clients: a smaller index than before is that
+/// of another Consul, so the query starts over; 0 would never wait.
+fn next_index(before: u64, index: u64) -> u64 {
     if index < before { 0 } else { index.max(1) }
 }
 
 impl Instance {
-    /// The service as other registries have it: under its address, as the article's JSON.
+    /// Returns the service in the form of other registries: its address as key, the article's JSON as value.
     fn entry(&self) -> (String, String, i64) {
         let service = &self.service;
-        // A service without an address is where its agent is.
+        // A service without an address has that of its agent.
         let ip = match service.address.as_str() {
             "" => &self.node.address,
             address => address,
@@ -141,16 +147,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_that_went_back_asks_for_what_is_now_and_none_asks_without_waiting_twice() {
-        assert_eq!(later(0, 7), 7);
-        assert_eq!(later(7, 7), 7);
-        assert_eq!(later(7, 9), 9);
-        assert_eq!(later(7, 3), 0);
-        assert_eq!(later(0, 0), 1);
+    fn a_smaller_index_restarts_the_query() {
+        assert_eq!(next_index(0, 7), 7);
+        assert_eq!(next_index(7, 7), 7);
+        assert_eq!(next_index(7, 9), 9);
+        assert_eq!(next_index(7, 3), 0);
+        assert_eq!(next_index(0, 0), 1);
     }
 
     #[test]
-    fn a_service_without_an_address_is_where_its_agent_is() {
+    fn a_service_without_address_has_its_agents() {
         let instance = |address: &str| Instance {
             node: Host {
                 address: "10.0.0.9".into(),

@@ -1,5 +1,5 @@
-//! Lists and events against a plain model of what etcd has: whatever happens, what is folded from
-//! them is what etcd has, as soon as nothing is missing.
+//! Properties of [`Entries`] against a plain model of etcd: whatever happens, the folded nodes are those
+//! of the model as soon as no event is missing.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::*;
 
 const PREFIX: &str = "/services/greeter/";
 
-/// What stands behind the prefix: addresses as we spell them, and others.
+/// Keys after the prefix: addresses in canonical form, and others.
 const KEYS: [&str; 8] = [
     "10.0.0.1:1",
     "10.0.0.1:2",
@@ -23,8 +23,8 @@ const KEYS: [&str; 8] = [
     "[0::1]:1",
 ];
 
-/// How many of the keys are addresses as we spell them.
-const GOOD_KEYS: usize = 4;
+/// Number of the keys that are addresses in canonical form.
+const VALID_KEYS: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Value {
@@ -38,12 +38,12 @@ enum Value {
 enum Step {
     Put(usize, Value),
     Delete(usize),
-    /// The watch breaks: events are lost from here to the next list.
+    /// The watch breaks: events are lost until the next list.
     Break,
     List,
 }
 
-/// What etcd has: for each key its value and the revision at which it was written.
+/// Model of etcd: for each key its value and the revision at which it was written.
 #[derive(Default)]
 struct Etcd {
     revision: i64,
@@ -51,20 +51,20 @@ struct Etcd {
 }
 
 impl Etcd {
-    fn listed(&self) -> Vec<(String, String, i64)> {
+    fn list(&self) -> Vec<(String, String, i64)> {
         let entry = |(key, (value, revision)): (&usize, &(Value, i64))| {
             (full(*key), value.of(*key), *revision)
         };
         self.keys.iter().map(entry).collect()
     }
 
-    /// Addresses and versions of what can be read, sorted, and how many cannot.
+    /// Returns addresses and versions of the valid nodes, sorted, and the number of malformed entries.
     fn readable(&self) -> (Vec<(SocketAddr, String)>, usize) {
         let read = self
             .keys
             .iter()
             .filter_map(|(key, (value, _))| match value {
-                Value::Version(version) if *key < GOOD_KEYS => {
+                Value::Version(version) if *key < VALID_KEYS => {
                     Some((KEYS[*key].parse().unwrap(), format!("v{version}")))
                 }
                 _ => None,
@@ -77,7 +77,7 @@ impl Etcd {
 }
 
 impl Value {
-    /// As it stands in etcd below a key.
+    /// Returns the value in etcd under a key.
     fn of(self, key: usize) -> String {
         let address = KEYS[key].parse().ok();
         let mut address = address.unwrap_or(SocketAddr::from(([10, 0, 0, 1], 9)));
@@ -100,7 +100,7 @@ fn full(key: usize) -> String {
     format!("{PREFIX}{}", KEYS[key])
 }
 
-fn told(entries: &Entries, revision: i64) -> (Vec<(SocketAddr, String)>, usize) {
+fn folded(entries: &Entries, revision: i64) -> (Vec<(SocketAddr, String)>, usize) {
     let snapshot = entries.snapshot(revision);
     let node = |node: &Arc<ServiceNode>| (node.address, node.version().unwrap().to_owned());
     (
@@ -127,7 +127,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn what_is_folded_is_what_etcd_has(steps in steps()) {
+    fn folded_entries_equal_the_model(steps in steps()) {
         let mut etcd = Etcd::default();
         let mut entries = Entries::new("greeter".parse().unwrap(), PREFIX.into());
         let mut whole = true;
@@ -148,20 +148,20 @@ proptest! {
                 }
                 Step::Break => whole = false,
                 Step::List => {
-                    let list = etcd.listed();
+                    let list = etcd.list();
                     let list = list.iter().map(|(k, v, at)| (k.as_bytes(), v.as_bytes(), *at));
                     entries.replace(list);
                     whole = true;
                 }
             }
             if whole {
-                prop_assert_eq!(told(&entries, etcd.revision), etcd.readable());
+                prop_assert_eq!(folded(&entries, etcd.revision), etcd.readable());
             }
         }
     }
 
     #[test]
-    fn a_key_is_an_address_spelled_as_we_do_or_counted(
+    fn a_key_is_a_canonical_address_or_counted(
         key in prop_oneof![
             any::<Vec<u8>>(),
             "[0-9a-f.:\\[\\]]{0,20}".prop_map(String::into_bytes),
@@ -172,7 +172,7 @@ proptest! {
         let mut entries = Entries::new("greeter".parse().unwrap(), PREFIX.into());
         let key = [PREFIX.as_bytes(), &key].concat();
         entries.put((&key, &value, 1));
-        prop_assert_eq!(told(&entries, 1), (Vec::new(), 1));
+        prop_assert_eq!(folded(&entries, 1), (Vec::new(), 1));
         if let Ok(address) = entries.address(&key) {
             prop_assert_eq!(format!("{PREFIX}{address}").into_bytes(), &*key);
             let node = ServiceNode::new("greeter".parse().unwrap(), address).to_json();
@@ -181,6 +181,6 @@ proptest! {
             prop_assert_eq!(entries.snapshot(2).skipped(), usize::from(!readable));
         }
         entries.delete(&key);
-        prop_assert_eq!(told(&entries, 3), (Vec::new(), 0));
+        prop_assert_eq!(folded(&entries, 3), (Vec::new(), 0));
     }
 }

@@ -1,3 +1,9 @@
+//! The connection of an etcd registry: one endpoint at a time, with failover.
+//!
+//! etcd-client would spread requests over all endpoints, the dead ones included, and would keep a half-open
+//! connection until keep-alive pings detect it, nine seconds later. The invariant: a request has at least
+//! one attempt at each endpoint, each within [`ATTEMPT_TIMEOUT`]. Retries beyond that are the caller's.
+
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,28 +16,25 @@ use super::options::options;
 use crate::registry::limit::within;
 use crate::{Error, RegistryUrl};
 
-/// How long one endpoint has for one request, with the time to connect.
-const TRY_LIMIT: Duration = Duration::from_secs(2);
+/// Maximum duration of one attempt at one endpoint, connecting included.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The connection to one endpoint of several, shared by all that a registry does. Whenever a
-/// request fails there it is given up for a new one to the next endpoint.
-///
-/// etcd-client would spread requests over all endpoints, the dead ones included, and would keep a
-/// connection that only seems open until pings tell, nine seconds later. A connection is also lost
-/// with the runtime on which it was made.
+/// The connection to one of several endpoints, shared by all requests of a registry. A failed request
+/// replaces it with a new one to the next endpoint, which also covers a connection that was lost with the
+/// runtime on which it was made.
 pub(super) struct Connection {
     url: RegistryUrl,
     current: ArcSwap<Current>,
 }
 
 struct Current {
-    /// Which endpoint, counted round and round.
+    /// Index of the endpoint, modulo their number.
     number: usize,
     client: OnceCell<Client>,
 }
 
 impl Connection {
-    /// To any of these endpoints, so that the clients of a cluster spread over it.
+    /// Starts with a random endpoint, so that the clients of a cluster spread over it.
     pub(super) fn new(url: RegistryUrl) -> Self {
         let first = fastrand::usize(..url.endpoints().len().max(1));
         Self {
@@ -44,8 +47,8 @@ impl Connection {
         &self.url
     }
 
-    /// Makes a request, with each endpoint having a try, and the first of them another one over a
-    /// new connection.
+    /// Sends a request, with one attempt at each endpoint and a second one at the first, over a new
+    /// connection.
     pub(super) async fn call<T, F>(
         &self,
         what: &str,
@@ -54,31 +57,31 @@ impl Connection {
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let mut tries = self.url.endpoints().len() + 1;
+        let mut attempts = self.url.endpoints().len() + 1;
         loop {
             let current = self.current.load_full();
             let what = format!("{what} at {}", self.endpoint(&current));
-            let answer = async {
-                let answer = request(self.client(&current, &what).await?).await;
-                answer.map_err(|error| failed(&what, error))
+            let response = async {
+                let response = request(self.client(&current, &what).await?).await;
+                response.map_err(|error| failed(&what, error))
             };
-            let error = match within(TRY_LIMIT, &what, answer).await.flatten() {
-                Ok(answer) => return Ok(answer),
+            let error = match within(ATTEMPT_TIMEOUT, &what, response).await.flatten() {
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            // Unless another request has already done so.
+            // Has no effect if another request has already replaced it.
             let next = Current::new(current.number + 1);
             self.current.compare_and_swap(&current, next.into());
-            tries -= 1;
-            if tries == 0 {
+            attempts -= 1;
+            if attempts == 0 {
                 return Err(error);
             }
         }
     }
 
-    /// Asks all endpoints at once, also those that have lost their cluster, and takes the first
-    /// good answer. For requests that a member can answer by itself.
-    pub(super) async fn ask_any<T, F>(
+    /// Sends a request to all endpoints at once, also to those without a leader, and returns the first
+    /// successful response. For serializable reads, which a member serves alone.
+    pub(super) async fn call_any_member<T, F>(
         &self,
         what: &str,
         request: impl Fn(Client) -> F,
@@ -86,17 +89,17 @@ impl Connection {
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let ask = async |endpoint: &String| {
+        let call = async |endpoint: &String| {
             let what = format!("{what} at {endpoint}");
-            let answer = async {
-                let answer = request(self.connect(endpoint, false, &what).await?).await;
-                answer.map_err(|error| failed(&what, error))
+            let response = async {
+                let response = request(self.connect(endpoint, false, &what).await?).await;
+                response.map_err(|error| failed(&what, error))
             };
-            within(TRY_LIMIT, &what, answer).await.flatten()
+            within(ATTEMPT_TIMEOUT, &what, response).await.flatten()
         };
         let endpoints = self.url.endpoints().iter();
-        let answers = endpoints.map(|endpoint| Box::pin(ask(endpoint)));
-        select_ok(answers).await.map(|(first, _)| first)
+        let responses = endpoints.map(|endpoint| Box::pin(call(endpoint)));
+        select_ok(responses).await.map(|(first, _)| first)
     }
 
     fn endpoint(&self, current: &Current) -> &str {
@@ -109,10 +112,15 @@ impl Connection {
         current.client.get_or_try_init(connect).await.cloned()
     }
 
-    async fn connect(&self, endpoint: &str, led: bool, what: &str) -> Result<Client, Error> {
-        let options = options(&self.url.access, TRY_LIMIT)?
-            // Without it, a member cut off from its cluster keeps a watch open and silent.
-            .with_require_leader(led);
+    async fn connect(
+        &self,
+        endpoint: &str,
+        require_leader: bool,
+        what: &str,
+    ) -> Result<Client, Error> {
+        let options = options(&self.url.access, ATTEMPT_TIMEOUT)?
+            // Without it, a partitioned member keeps a watch open and sends nothing.
+            .with_require_leader(require_leader);
         let client = Client::connect([endpoint], Some(options)).await;
         client.map_err(|error| failed(what, error))
     }

@@ -1,3 +1,11 @@
+//! A node in etcd: a key under a lease ([lease API][1]) that is renewed at a third of its TTL.
+//!
+//! The invariant: it writes the key only if the key has not changed since it was read (a transaction on
+//! the mod revision), and removes it only by revoking its own leases. So it never touches the entry of a
+//! new owner. Any error ends [`Registrar::maintain`], which is called again with backoff.
+//!
+//! [1]: https://etcd.io/docs/v3.5/learning/api/#lease-api
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -5,32 +13,32 @@ use etcd_client::{Client, Compare, CompareOp, LeaseKeepAliveResponse, PutOptions
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{EtcdRegistry, failed};
-use crate::registration::{Keeper, Registered};
+use crate::registration::{Registrar, RegistrationStatus};
 use crate::registry::limit::within;
 use crate::{Error, ServiceNode};
 
-/// What is asked when a lease is renewed, for errors.
-const RENEW: &str = "keep lease alive";
+/// Name of the renewal in errors.
+const RENEWAL: &str = "keep lease alive";
 
-/// [gRPC's code](https://grpc.io/docs/guides/status-codes/) for a lease that is gone.
+/// [gRPC's status code](https://grpc.io/docs/guides/status-codes/) of a lease that does not exist.
 const NOT_FOUND: i32 = 5;
 
-/// Keeps a node's key under a lease: grants, puts, renews, looks whether the key is still there.
-/// Any trouble ends in a new lease and a new put; the key moves over, the old lease expires empty.
-pub(super) struct LeaseKeeper {
+/// Keeps a node's key under a lease: grants, puts, renews, and checks that the key still exists. Any
+/// error leads to a new lease and a new put: the key moves to it, and the old lease expires without keys.
+pub(super) struct LeaseRegistrar {
     etcd: EtcdRegistry,
     key: String,
     value: String,
     ttl: Duration,
-    /// Our leases under which the key may be: the one it was put under, and later ones, of whose
-    /// puts no good news came back.
+    /// Own leases that the key may be under: the one of the last confirmed put, and later ones whose puts
+    /// were not confirmed.
     leases: Vec<i64>,
-    /// Whether the key was ours once. Until then it is taken from whoever has it, who cannot be
-    /// listening where we are; afterwards another owner is a successor and is left alone.
+    /// Set once the key was put. Until then the key is taken over from any owner, which cannot be listening
+    /// at the same address; afterwards another owner is a new process and keeps it.
     owned: bool,
 }
 
-impl LeaseKeeper {
+impl LeaseRegistrar {
     pub(super) fn new(etcd: EtcdRegistry, node: &ServiceNode, ttl: Duration) -> Self {
         let key = format!("{}{}", etcd.service_prefix(&node.service), node.address);
         Self {
@@ -43,30 +51,33 @@ impl LeaseKeeper {
         }
     }
 
-    async fn try_hold(&mut self, registered: &Registered) -> Result<Infallible, Error> {
-        let seen = self.look().await?;
+    async fn try_maintain(&mut self, status: &RegistrationStatus) -> Result<Infallible, Error> {
+        let seen = self.read_revision().await?;
         let (lease, ttl) = self.grant().await?;
         self.put(lease, seen).await?;
-        registered.now();
+        status.set_registered();
         self.renew(lease, ttl).await
     }
 
-    /// The revision at which the key was last written, 0 if it is not there.
-    async fn look(&self) -> Result<i64, Error> {
-        let answer = self
+    /// Returns the revision of the last write of the key, 0 if it does not exist.
+    ///
+    /// # Errors
+    /// If the key has a new owner.
+    async fn read_revision(&self) -> Result<i64, Error> {
+        let response = self
             .etcd
             .call("get", |mut c| async move { c.get(&*self.key, None).await });
-        let Some(entry) = answer.await?.take_kvs().pop() else {
+        let Some(entry) = response.await?.take_kvs().pop() else {
             return Ok(0);
         };
         if self.owned && !self.leases.contains(&entry.lease()) {
             let key = &self.key;
-            return Err(Error::registry(format!("{key} is another process's now")));
+            return Err(Error::registry(format!("{key} has a new owner")));
         }
         Ok(entry.mod_revision())
     }
 
-    /// A new lease, and its time to live: etcd may give more than was asked.
+    /// Grants a lease. Returns its id and its TTL, which may be longer than requested.
     async fn grant(&mut self) -> Result<(i64, Duration), Error> {
         let seconds = self.ttl.as_secs_f64().ceil() as i64;
         let grant = |mut c: Client| async move { c.lease_grant(seconds, None).await };
@@ -76,17 +87,17 @@ impl LeaseKeeper {
         Ok((lease.id(), ttl))
     }
 
-    /// Writes the key, unless somebody else wrote it since it was `seen`.
+    /// Writes the key, unless it was written since revision `seen`.
     async fn put(&mut self, lease: i64, seen: i64) -> Result<(), Error> {
         let options = PutOptions::new().with_lease(lease);
         let write = Txn::new()
             .when([Compare::mod_revision(&*self.key, CompareOp::Equal, seen)])
             .and_then([TxnOp::put(&*self.key, &*self.value, Some(options))]);
-        let answer = self.etcd.call("put", |mut client| {
+        let response = self.etcd.call("put", |mut client| {
             let write = write.clone();
             async move { client.txn(write).await }
         });
-        if !answer.await?.succeeded() {
+        if !response.await?.succeeded() {
             let key = &self.key;
             return Err(Error::registry(format!("{key} has just been changed")));
         }
@@ -95,24 +106,24 @@ impl LeaseKeeper {
         Ok(())
     }
 
-    /// Renews at a third of the time to live. When that fails, there is as much time again for a new
-    /// lease before this one ends, and the key with it.
+    /// Renews at a third of the TTL. When that fails, a third of the TTL is left for a new lease before this
+    /// one expires, and the key with it.
     async fn renew(&self, lease: i64, ttl: Duration) -> Result<Infallible, Error> {
         let open = |mut c: Client| async move { c.lease_keep_alive(lease).await };
-        let (mut requests, mut answers) = self.etcd.call(RENEW, open).await?;
+        let (mut requests, mut responses) = self.etcd.call(RENEWAL, open).await?;
         let mut ticks = interval(ttl / 3);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.tick().await; // the first is at once, and opening was a renewal
+        ticks.tick().await; // completes at once; opening the stream was a renewal
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                unasked = answers.message() => renewed(unasked)?, // the stream's end
+                unrequested = responses.message() => renewed(unrequested)?, // end of the stream
             }
             let request = requests.keep_alive().await;
-            request.map_err(|error| failed(RENEW, error))?;
-            renewed(within(ttl / 3, RENEW, answers.message()).await?)?;
-            // Renewals go on when the key was deleted under a living lease.
-            if self.look().await? == 0 {
+            request.map_err(|error| failed(RENEWAL, error))?;
+            renewed(within(ttl / 3, RENEWAL, responses.message()).await?)?;
+            // Renewals succeed although the key was deleted: the lease still exists.
+            if self.read_revision().await? == 0 {
                 return Err(Error::registry(format!("{} was deleted", self.key)));
             }
         }
@@ -120,33 +131,33 @@ impl LeaseKeeper {
 }
 
 fn renewed(
-    answer: Result<Option<LeaseKeepAliveResponse>, etcd_client::Error>,
+    response: Result<Option<LeaseKeepAliveResponse>, etcd_client::Error>,
 ) -> Result<(), Error> {
-    match answer.map_err(|error| failed(RENEW, error))? {
+    match response.map_err(|error| failed(RENEWAL, error))? {
         Some(lease) if lease.ttl() > 0 => Ok(()),
-        Some(_) => Err(Error::registry("the lease is gone")), // which etcd says with a 0
+        Some(_) => Err(Error::registry("the lease has expired")), // a TTL of 0
         None => Err(Error::registry("the stream of renewals ended")),
     }
 }
 
-impl Keeper for LeaseKeeper {
-    async fn hold(&mut self, registered: &Registered) -> Error {
-        match self.try_hold(registered).await {
+impl Registrar for LeaseRegistrar {
+    async fn maintain(&mut self, status: &RegistrationStatus) -> Error {
+        match self.try_maintain(status).await {
             Err(error) => error,
             Ok(never) => match never {},
         }
     }
 
-    /// Revokes its own leases, which takes the key with them. Deleting the key could hit a
-    /// successor's.
-    async fn leave(self) -> Result<(), Error> {
+    /// Revokes its own leases, which removes the key with them. Deleting the key could remove a new
+    /// owner's.
+    async fn deregister(self) -> Result<(), Error> {
         for lease in self.leases {
             let revoke = |mut c: Client| async move {
                 match c.lease_revoke(lease).await {
                     Err(etcd_client::Error::GRpcStatus(status))
                         if i32::from(status.code()) == NOT_FOUND =>
                     {
-                        Ok(()) // it is gone already
+                        Ok(()) // it has expired
                     }
                     revoked => revoked.map(drop),
                 }

@@ -1,3 +1,8 @@
+//! Connect options for etcd: keep-alive, TLS and the user, from a parsed URL.
+//!
+//! Without keep-alive ([gRPC guide](https://grpc.io/docs/guides/keepalive/)) a frozen or half-open etcd
+//! would block a stream without end. Secrets are read from their files for each connection.
+
 #[cfg(feature = "tls")]
 use std::path::Path;
 use std::time::Duration;
@@ -13,8 +18,8 @@ use crate::registry::access::Tls;
 #[cfg(feature = "tls")]
 use crate::registry::file::read;
 
-/// How to connect. Files are small and local, and read anew for each connection, so that a renewed
-/// certificate or password counts from then on.
+/// Returns the options of a new connection. Files are small and local, and read for each connection: a
+/// renewed certificate or password applies to the next one.
 pub(super) fn options(access: &Access, limit: Duration) -> Result<ConnectOptions, Error> {
     let mut options = ConnectOptions::new()
         .with_connect_timeout(limit)
@@ -46,15 +51,14 @@ fn tls_options(tls: &Tls) -> Result<TlsOptions, Error> {
     Ok(options)
 }
 
-/// A file without a certificate would only make all servers strangers.
+/// Reads a root certificate. A file without one is an error: with it, no server would be trusted.
 #[cfg(feature = "tls")]
 fn root(file: &Path) -> Result<Certificate, Error> {
     let pem = read(file)?;
-    match pem.contains("-----BEGIN CERTIFICATE-----") {
-        true => Ok(Certificate::from_pem(pem)),
-        false => Err(Error::registry(format!(
-            "no certificate in {}",
-            file.display()
-        ))),
+    if pem.contains("-----BEGIN CERTIFICATE-----") {
+        Ok(Certificate::from_pem(pem))
+    } else {
+        let file = file.display();
+        Err(Error::registry(format!("no certificate in {file}")))
     }
 }

@@ -1,3 +1,11 @@
+//! Snapshots of one service from etcd: a range read, then a watch ([watch API][1]) from its revision.
+//!
+//! The invariant: the entries are what etcd had at the last snapshot's revision plus all later events. When
+//! that is in doubt (an error, silence, a compaction, a smaller revision, a minute's age), the next item is
+//! a new snapshot. Backoff between errors is the caller's.
+//!
+//! [1]: https://etcd.io/docs/v3.5/learning/api/#watch-api
+
 use std::time::Duration;
 
 use etcd_client::{
@@ -22,15 +30,15 @@ const PROGRESS_TIMEOUT: Duration = Duration::from_secs(2);
 /// second one because etcd drops a request without a response while it still sends earlier events.
 const MAX_PROGRESS_REQUESTS: u32 = 2;
 
-/// How long the first list is waited for before one that may be stale will do: so long that a dead
-/// endpoint leaves time to ask another.
-const FIRST_LIMIT: Duration = Duration::from_secs(3);
+/// Time after which a serializable read, which may be stale, replaces the initial snapshot. It suffices for
+/// one attempt at a dead endpoint and one at another.
+const INITIAL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often the whole list is read although nothing seems wrong.
-const RELIST: Duration = Duration::from_secs(60);
+/// Interval of snapshots on a healthy watch.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Follows the keys of one service: takes a snapshot, watches from its revision, and takes another
-/// snapshot whenever anything at all is wrong.
+/// Watches the keys of one service: takes a snapshot, watches from its revision, and takes another
+/// snapshot after any error.
 ///
 /// The watch starts at the snapshot's own revision R, not at R + 1. On a quiet etcd R + 1 is in the
 /// future, and since 3.4.38, 3.5.22 and 3.6.2 etcd does not respond to a progress request of such a
@@ -38,7 +46,7 @@ const RELIST: Duration = Duration::from_secs(60);
 /// ([etcd 20229](https://github.com/etcd-io/etcd/pull/20229), `progressIfSync` in
 /// [`watchable_store.go`](https://github.com/etcd-io/etcd/blob/main/server/storage/mvcc/watchable_store.go)).
 /// Nothing else differs: the events of R, which the snapshot contains, are sent again and dropped
-/// ([`Follow::news`]). Compaction up to R does no harm. etcd cancels a watch that starts before the
+/// ([`Follow::newer_events`]). Compaction up to R does no harm. etcd cancels a watch that starts before the
 /// compacted revision, not one that starts at it; that such a watch could lack the deletions of R
 /// before 3.5.18 ([etcd 19249](https://github.com/etcd-io/etcd/pull/19249)) does not matter here.
 pub(super) struct Watcher {
@@ -49,21 +57,21 @@ pub(super) struct Watcher {
 }
 
 enum Stage {
-    First,
-    /// The list that was handed out may be stale by now, because of this.
-    Away(Error),
-    List,
+    Initial,
+    /// The last snapshot may be stale, because of this error.
+    Disconnected(Error),
+    Snapshot,
     Watch {
-        listed: i64,
+        revision: i64,
     },
     Follow(Box<Follow>),
 }
 
 struct Follow {
     stream: WatchStream,
-    /// The revision of the list. A smaller one means that etcd was replaced by another.
-    listed: i64,
-    relist: Instant,
+    /// Revision of the snapshot. A smaller one means that another etcd took over.
+    revision: i64,
+    resync_at: Instant,
 }
 
 impl Watcher {
@@ -74,22 +82,22 @@ impl Watcher {
             etcd,
             prefix,
             entries,
-            stage: Stage::First,
+            stage: Stage::Initial,
         }
     }
 
-    /// The next list. After an error, the next call begins with a new one.
+    /// Returns the next snapshot. After an error, the next call takes a new one.
     ///
-    /// Nearly all of its time it follows. Everything else is in boxes, or a service would hold the memory
-    /// for that too, which is many times as much.
+    /// A service spends nearly all of its time in `Follow`. The futures of the other stages are boxed: they
+    /// are many times larger, and would be part of every service's task.
     pub(super) async fn next(&mut self) -> Result<Snapshot, Error> {
         loop {
-            match std::mem::replace(&mut self.stage, Stage::List) {
-                Stage::First => return Box::pin(self.first_list()).await,
-                Stage::Away(error) => return Err(error),
-                Stage::List => return Box::pin(self.list()).await,
-                Stage::Watch { listed } => {
-                    let follow = Box::pin(self.watch(listed)).await?;
+            match std::mem::replace(&mut self.stage, Stage::Snapshot) {
+                Stage::Initial => return Box::pin(self.initial_snapshot()).await,
+                Stage::Disconnected(error) => return Err(error),
+                Stage::Snapshot => return Box::pin(self.snapshot()).await,
+                Stage::Watch { revision } => {
+                    let follow = Box::pin(self.watch(revision)).await?;
                     self.stage = Stage::Follow(Box::new(follow));
                 }
                 Stage::Follow(mut follow) => {
@@ -102,7 +110,7 @@ impl Watcher {
         }
     }
 
-    /// Folds a message, and all that have come by now, into one list, if they change it.
+    /// Folds a message and all others that have come by now into one snapshot, if they change anything.
     fn follow(
         &mut self,
         mut follow: Box<Follow>,
@@ -110,13 +118,13 @@ impl Watcher {
     ) -> Option<Snapshot> {
         let (mut next, mut changed) = (first, None);
         while let Some(message) = next {
-            if self.fold(follow.news(&message)) {
+            if self.fold(follow.newer_events(&message)) {
                 changed = message.header().map(ResponseHeader::revision);
             }
             next = match follow.message().now_or_never() {
                 Some(Ok(next)) => next,
                 Some(Err(error)) => {
-                    self.stage = Stage::Away(error);
+                    self.stage = Stage::Disconnected(error);
                     break;
                 }
                 None => {
@@ -124,49 +132,52 @@ impl Watcher {
                     break;
                 }
             }
-        } // without a message it is time to read the list again
+        } // without a message a resync is due
         changed.map(|revision| self.entries.snapshot(revision))
     }
 
-    /// The first list of all. Without a leader nobody has the last word, but every member has what
-    /// it heard last, and for who knows nothing that is good news. The next item is the error that
-    /// stood in the way, so nobody takes it for the last word.
+    /// Takes the initial snapshot. Without a leader it falls back to a serializable read, which any member
+    /// serves alone: data that may be stale is better than none. The next item is then the error that
+    /// prevented a consistent read, which marks the snapshot as stale.
     ///
-    /// A user with a password has to wait for a leader: without one, etcd cannot check it.
-    async fn first_list(&mut self) -> Result<Snapshot, Error> {
-        let list = within(FIRST_LIMIT, "list", self.list()).await.flatten();
-        let Err(error) = list else { return list };
-        // "Serializable" is etcd's word for an answer without asking the others: it may be stale.
+    /// With a password there is no fallback: without a leader, etcd cannot check it.
+    async fn initial_snapshot(&mut self) -> Result<Snapshot, Error> {
+        let snapshot = within(INITIAL_SNAPSHOT_TIMEOUT, "list", self.snapshot());
+        let snapshot = snapshot.await.flatten();
+        let Err(error) = snapshot else {
+            return snapshot;
+        };
         let request = |client| get(client, &self.prefix, GetOptions::new().with_serializable());
-        let Ok(answer) = self.etcd.connection.ask_any("list", request).await else {
-            self.stage = Stage::First;
+        let read = self.etcd.connection.call_any_member("list", request).await;
+        let Ok(response) = read else {
+            self.stage = Stage::Initial;
             return Err(error);
         };
-        self.stage = Stage::Away(error);
-        Ok(self.replace(&answer).1)
+        self.stage = Stage::Disconnected(error);
+        Ok(self.replace(&response).1)
     }
 
-    async fn list(&mut self) -> Result<Snapshot, Error> {
+    async fn snapshot(&mut self) -> Result<Snapshot, Error> {
         let request = |client| get(client, &self.prefix, GetOptions::new());
-        let answer = self.etcd.call("list", request).await?;
-        let (listed, list) = self.replace(&answer);
-        self.stage = Stage::Watch { listed };
-        Ok(list)
+        let response = self.etcd.call("list", request).await?;
+        let (revision, snapshot) = self.replace(&response);
+        self.stage = Stage::Watch { revision };
+        Ok(snapshot)
     }
 
-    /// Takes a whole list, and tells its revision.
-    fn replace(&mut self, answer: &GetResponse) -> (i64, Snapshot) {
-        let keys = answer.kvs().iter();
+    /// Replaces all entries. Returns the snapshot and its revision.
+    fn replace(&mut self, response: &GetResponse) -> (i64, Snapshot) {
+        let keys = response.kvs().iter();
         self.entries
             .replace(keys.map(|kv| (kv.key(), kv.value(), kv.mod_revision())));
-        let listed = answer.header().map_or(0, ResponseHeader::revision);
-        (listed, self.entries.snapshot(listed))
+        let revision = response.header().map_or(0, ResponseHeader::revision);
+        (revision, self.entries.snapshot(revision))
     }
 
-    async fn watch(&self, listed: i64) -> Result<Follow, Error> {
+    async fn watch(&self, revision: i64) -> Result<Follow, Error> {
         let options = WatchOptions::new()
             .with_prefix()
-            .with_start_revision(listed.max(1)) // 0 is "from now on"
+            .with_start_revision(revision.max(1)) // 0 would mean "from now on"
             .with_fragment();
         let watch = |client: Client| {
             let options = options.clone();
@@ -176,18 +187,18 @@ impl Watcher {
             async move { watch.watch(&*self.prefix, Some(options)).await }
         };
         let stream = self.etcd.call("watch", watch).await?;
-        let relist = Instant::now() + RELIST.mul_f64(0.8 + 0.4 * fastrand::f64());
+        let resync_at = Instant::now() + RESYNC_INTERVAL.mul_f64(0.8 + 0.4 * fastrand::f64());
         Ok(Follow {
             stream,
-            listed,
-            relist,
+            revision,
+            resync_at,
         })
     }
 
-    /// Applies events to the entries, and returns whether there were any.
-    fn fold<'a>(&mut self, news: impl Iterator<Item = (EventType, &'a KeyValue)>) -> bool {
+    /// Applies events to the entries. Returns true if there were any.
+    fn fold<'a>(&mut self, events: impl Iterator<Item = (EventType, &'a KeyValue)>) -> bool {
         let mut changed = false;
-        for (event_type, kv) in news {
+        for (event_type, kv) in events {
             match event_type {
                 EventType::Put => self.entries.put((kv.key(), kv.value(), kv.mod_revision())),
                 EventType::Delete => self.entries.delete(kv.key()),
@@ -210,15 +221,15 @@ async fn get(
 }
 
 impl Follow {
-    /// The next message, or none when it is time to read the list again.
+    /// Returns the next message, or `None` when a resync is due.
     ///
     /// # Errors
-    /// When the watch is of no use any more. A compacted or cancelled one says so in a message and
-    /// is silent afterwards; a frozen server or a half-open connection is only silent.
+    /// When the watch is unusable. etcd announces a compacted or cancelled watch in a message and sends
+    /// nothing afterwards; a frozen server or a half-open connection sends nothing at all.
     async fn message(&mut self) -> Result<Option<WatchResponse>, Error> {
         let mut requests = 0;
         let mut limit = SILENCE_LIMIT;
-        while Instant::now() < self.relist {
+        while Instant::now() < self.resync_at {
             match timeout(limit, self.stream.message()).await {
                 Ok(Ok(Some(message))) => return self.check(message).map(Some),
                 Ok(Ok(None)) => return Err(Error::registry("watch: the stream ended")),
@@ -245,13 +256,13 @@ impl Follow {
     }
 
     /// Returns a message's events that are newer than the snapshot.
-    fn news<'a>(
+    fn newer_events<'a>(
         &'a self,
         message: &'a WatchResponse,
     ) -> impl Iterator<Item = (EventType, &'a KeyValue)> {
         let events = message.events().iter();
         let events = events.filter_map(|event| Some((event.event_type(), event.kv()?)));
-        events.filter(|(_, kv)| kv.mod_revision() > self.listed)
+        events.filter(|(_, kv)| kv.mod_revision() > self.revision)
     }
 
     fn check(&self, message: WatchResponse) -> Result<WatchResponse, Error> {
@@ -263,8 +274,8 @@ impl Follow {
             return Err(Error::registry(format!("watch cancelled: {reason}")));
         }
         let revision = message.header().map_or(0, ResponseHeader::revision);
-        if revision < self.listed {
-            let reason = format!("revision {revision} after {}: another etcd", self.listed);
+        if revision < self.revision {
+            let reason = format!("revision {revision} after {}: another etcd", self.revision);
             return Err(Error::registry(format!("watch: {reason}")));
         }
         Ok(message)

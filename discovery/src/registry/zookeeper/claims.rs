@@ -1,14 +1,18 @@
-//! Which registration of this registry object has a znode. All of them share a session, so the
-//! session that a znode belongs to does not say it.
+//! Which registration of a registry object owns a znode.
+//!
+//! All registrations of the same TTL share a session, so the [ephemeral owner][1] of a znode does not
+//! distinguish them. The invariant: at most one registration per path, the last one that seized it.
+//!
+//! [1]: https://zookeeper.apache.org/doc/current/zookeeperProgrammers.html#sc_zkStatStructure
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The registrations by the path of their znodes, each with a number of its own.
+/// Numbers of the registrations, by the path of their znodes.
 #[derive(Default)]
 pub(super) struct Claims(Mutex<HashMap<String, u64>>);
 
-/// The right of one registration to a path, given up when this is dropped.
+/// The right of one registration to a path. Dropping it gives the path up.
 pub(super) struct Claim {
     claims: Arc<Claims>,
     path: String,
@@ -22,7 +26,7 @@ impl Claims {
 }
 
 impl Claim {
-    /// A claim that was not taken yet.
+    /// Creates a claim that is not taken yet.
     pub(super) fn new(claims: Arc<Claims>, path: String) -> Self {
         let number = fastrand::u64(..);
         Self {
@@ -41,13 +45,13 @@ impl Claim {
         self.claims.lock().insert(self.path.clone(), self.number);
     }
 
-    /// Takes the path unless another registration has it. Returns whether it is ours.
+    /// Takes the path unless another registration has it. Returns true if this claim has it.
     pub(super) fn take(&self) -> bool {
         let mut claims = self.claims.lock();
         *claims.entry(self.path.clone()).or_insert(self.number) == self.number
     }
 
-    pub(super) fn is_ours(&self) -> bool {
+    pub(super) fn is_own(&self) -> bool {
         self.claims.lock().get(&self.path) == Some(&self.number)
     }
 }
@@ -66,14 +70,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_belongs_to_the_last_that_seized_it() {
+    fn the_last_seizure_owns_a_path() {
         let claims = Arc::new(Claims::default());
         let [old, new] = [(); 2].map(|()| Claim::new(claims.clone(), "/a".into()));
         old.seize();
         new.seize();
-        assert!(!old.is_ours() && !old.take() && new.is_ours() && new.take());
+        assert!(!old.is_own() && !old.take() && new.is_own() && new.take());
         drop(old);
-        assert!(new.is_ours(), "the old claim gave up nothing");
+        assert!(new.is_own(), "the old claim gave up nothing");
         let other = Claim::new(claims.clone(), "/b".into());
         assert!(other.take());
         drop(new);

@@ -1,3 +1,12 @@
+//! A node in ZooKeeper: an [ephemeral znode][1] in a session whose timeout is the TTL.
+//!
+//! The client renews the session and moves it to another server. The invariant: a znode is replaced in one
+//! transaction, and deleted only if both its claim and its session are this registration's. A dropped
+//! registration leaves its znode to the TTL. Any error ends [`Registrar::maintain`], which is called again
+//! with backoff.
+//!
+//! [1]: https://zookeeper.apache.org/doc/current/zookeeperProgrammers.html#Ephemeral+Nodes
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,24 +17,23 @@ use zookeeper_client::{Client, CreateMode, Error as ZkError, EventType, SessionS
 use super::claims::Claim;
 use super::sessions::{Purpose, Session};
 use super::{ZooKeeperRegistry, failed};
-use crate::registration::{Keeper, Registered};
+use crate::registration::{Registrar, RegistrationStatus};
 use crate::{Error, ServiceNode};
 
-/// How long to wait before the znode of a dropped registration is deleted again.
-const DELETE_RETRY: Duration = Duration::from_secs(1);
+/// Interval between attempts to delete the znode of a dropped registration.
+const DELETE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Keeps a node's znode in the session for registrations of its TTL: creates it, and watches it. The
-/// client renews the session and takes it to another server, if it soon can; any other trouble ends
-/// in a new znode, and in a new session where that is needed.
-pub(super) struct SessionKeeper {
+/// Keeps a node's znode in the session for registrations of its TTL: creates it, and watches it. Any error
+/// leads to a new znode, and to a new session if that is needed.
+pub(super) struct SessionRegistrar {
     zookeeper: ZooKeeperRegistry,
     service: String,
     value: String,
     ttl: Duration,
     session: Option<Arc<Session>>,
     znode: Znode,
-    /// Whether the znode was ours once. Until then it is taken over from its owner, which cannot be
-    /// listening at our address; afterwards another owner is a successor and is left alone.
+    /// Set once the znode was created. Until then it is taken over from any owner, which cannot be listening
+    /// at the same address; afterwards another owner is a new process and keeps it.
     owned: bool,
 }
 
@@ -33,8 +41,8 @@ pub(super) struct SessionKeeper {
 #[derive(Clone)]
 struct Znode {
     claim: Arc<Claim>,
-    /// Our sessions that it may be of: the one that it was created in, and later ones, of whose
-    /// attempts no good news came back.
+    /// Own sessions that it may be in: the one of the last confirmed attempt to create it, and later ones
+    /// whose attempts were not confirmed.
     sessions: Vec<i64>,
 }
 
@@ -43,18 +51,18 @@ impl Znode {
         self.claim.path()
     }
 
-    fn is_ours(&self, stat: &Stat) -> bool {
-        self.claim.is_ours() && self.sessions.contains(&stat.ephemeral_owner)
+    fn is_own(&self, stat: &Stat) -> bool {
+        self.claim.is_own() && self.sessions.contains(&stat.ephemeral_owner)
     }
 
-    /// Deletes it if it is ours.
+    /// Deletes it if it belongs to this registration.
     async fn delete(&self, client: &Client) -> Result<(), Error> {
-        if !self.claim.is_ours() {
+        if !self.claim.is_own() {
             return Ok(());
         }
         let stat = client.check_stat(self.path()).await;
-        let stat = stat.map_err(|error| failed("look", error))?;
-        let Some(stat) = stat.filter(|stat| self.is_ours(stat)) else {
+        let stat = stat.map_err(|error| failed("stat", error))?;
+        let Some(stat) = stat.filter(|stat| self.is_own(stat)) else {
             return Ok(());
         };
         match client.delete(self.path(), Some(stat.version)).await {
@@ -63,20 +71,20 @@ impl Znode {
         }
     }
 
-    /// Deletes it after its TTL if it is still ours.
+    /// Deletes it after its TTL if it still belongs to this registration.
     async fn expire(self, client: Client, ttl: Duration) {
         sleep(ttl).await;
         while let Err(error) = self.delete(&client).await {
             if client.state().is_terminated() {
-                return; // and the znode is gone
+                return; // the server deletes the znode
             }
-            log::debug!(path = self.path(), error:%; "not deleted yet");
-            sleep(DELETE_RETRY).await;
+            log::debug!(path = self.path(), error:%; "znode not deleted, retrying");
+            sleep(DELETE_RETRY_INTERVAL).await;
         }
     }
 }
 
-impl SessionKeeper {
+impl SessionRegistrar {
     pub(super) fn new(zookeeper: ZooKeeperRegistry, node: &ServiceNode, ttl: Duration) -> Self {
         let service = zookeeper.path(&node.service);
         let path = format!("{service}/{}", node.address);
@@ -94,7 +102,7 @@ impl SessionKeeper {
         }
     }
 
-    async fn try_hold(&mut self, registered: &Registered) -> Result<Infallible, Error> {
+    async fn try_maintain(&mut self, status: &RegistrationStatus) -> Result<Infallible, Error> {
         self.claim()?;
         let session = self.open().await?;
         let id = session.session_id().0;
@@ -105,10 +113,10 @@ impl SessionKeeper {
         self.create(&session).await?;
         self.owned = true;
         self.znode.sessions = vec![id];
-        registered.now();
+        status.set_registered();
         tokio::select! {
-            over = self.stay(&session) => over,
-            () = cut_off(&session, self.ttl / 3) => Err(Error::registry("the session has no server")),
+            ended = self.watch(&session) => ended,
+            () = disconnected(&session, self.ttl / 3) => Err(Error::registry("the session has no server")),
         }
     }
 
@@ -117,9 +125,7 @@ impl SessionKeeper {
             self.znode.claim.seize();
         } else if !self.znode.claim.take() {
             let path = self.znode.path();
-            return Err(Error::registry(format!(
-                "{path} is another registration's now"
-            )));
+            return Err(Error::registry(format!("{path} has a new owner")));
         }
         Ok(())
     }
@@ -132,29 +138,29 @@ impl SessionKeeper {
     async fn create(&self, client: &Client) -> Result<(), Error> {
         let (path, value) = (self.znode.path(), self.value.as_bytes());
         let ephemeral = CreateMode::Ephemeral.with_acls(self.zookeeper.acls());
-        let mut made = client.create(path, value, &ephemeral).await;
-        // A service that is there is not created: we may only be allowed to add to it.
-        if made == Err(ZkError::NoNode) {
+        let mut created = client.create(path, value, &ephemeral).await;
+        // The service is created only if it does not exist: the user may be allowed to add children only.
+        if created == Err(ZkError::NoNode) {
             let persistent = CreateMode::Persistent.with_acls(self.zookeeper.acls());
             let service = client.mkdir(&self.service, &persistent).await;
             service.map_err(|error| failed("create the service", error))?;
-            made = client.create(path, value, &ephemeral).await;
+            created = client.create(path, value, &ephemeral).await;
         }
-        match made {
+        match created {
             Ok(_) => Ok(()),
             Err(ZkError::NodeExists) => self.replace(client).await,
             Err(error) => Err(failed("create", error)),
         }
     }
 
-    /// Puts our znode in the place of another, at once: a znode does not change its session.
+    /// Replaces a znode by an own one, in one transaction: a znode cannot change its session.
     async fn replace(&self, client: &Client) -> Result<(), Error> {
         let path = self.znode.path();
         let stat = client.check_stat(path).await;
-        let stat = stat.map_err(|error| failed("look", error))?;
+        let stat = stat.map_err(|error| failed("stat", error))?;
         let stat = stat.ok_or_else(|| Error::registry(format!("{path} has just been changed")))?;
-        if self.owned && !self.znode.is_ours(&stat) {
-            return Err(Error::registry(format!("{path} is another process's now")));
+        if self.owned && !self.znode.is_own(&stat) {
+            return Err(Error::registry(format!("{path} has a new owner")));
         }
         let ephemeral = CreateMode::Ephemeral.with_acls(self.zookeeper.acls());
         let mut both = client.new_multi_writer();
@@ -166,13 +172,13 @@ impl SessionKeeper {
         Ok(())
     }
 
-    /// Stays as long as the znode is there and ours.
-    async fn stay(&self, client: &Client) -> Result<Infallible, Error> {
+    /// Returns an error when the znode does not belong to this registration any more.
+    async fn watch(&self, client: &Client) -> Result<Infallible, Error> {
         let path = self.znode.path();
         loop {
-            let look = client.check_and_watch_stat(path).await;
-            let (stat, change) = look.map_err(|error| failed("look", error))?;
-            if stat.is_none_or(|stat| !self.znode.is_ours(&stat)) {
+            let stat = client.check_and_watch_stat(path).await;
+            let (stat, change) = stat.map_err(|error| failed("stat", error))?;
+            if stat.is_none_or(|stat| !self.znode.is_own(&stat)) {
                 return Err(Error::registry(format!("{path} was deleted or replaced")));
             }
             let event = change.changed().await;
@@ -184,10 +190,10 @@ impl SessionKeeper {
     }
 }
 
-/// Waits until a session has been without a server for so long. Its client would try for the session's
-/// whole time to live, also where that is hopeless: a server that has seen less than the client
-/// did, such as an empty one in the place of the old, refuses the session and takes a new one.
-async fn cut_off(client: &Client, limit: Duration) {
+/// Waits until a session has been without a server for `limit`. Its client would retry for the session's
+/// whole timeout, even without a chance: a server whose last transaction is older than the client's, such
+/// as an empty one that took over, refuses the session and accepts a new one.
+async fn disconnected(client: &Client, limit: Duration) {
     let mut states = client.state_watcher();
     let mut state = states.state();
     loop {
@@ -202,18 +208,18 @@ async fn cut_off(client: &Client, limit: Duration) {
     }
 }
 
-impl Keeper for SessionKeeper {
-    async fn hold(&mut self, registered: &Registered) -> Error {
-        match self.try_hold(registered).await {
+impl Registrar for SessionRegistrar {
+    async fn maintain(&mut self, status: &RegistrationStatus) -> Error {
+        match self.try_maintain(status).await {
             Err(error) => error,
             Ok(never) => match never {},
         }
     }
 
-    /// Deletes the znode if it is ours. The session may go on for others.
-    async fn leave(mut self) -> Result<(), Error> {
+    /// Deletes the znode if it belongs to this registration. The session stays open for others.
+    async fn deregister(mut self) -> Result<(), Error> {
         let session = match &self.session {
-            None => return Ok(()), // it was never there
+            None => return Ok(()), // it was never created
             Some(session) if !session.state().is_terminated() => session.clone(),
             Some(_) => self.open().await?,
         };
@@ -223,9 +229,9 @@ impl Keeper for SessionKeeper {
     }
 }
 
-impl Drop for SessionKeeper {
-    /// Leaves the znode to its TTL, as the process's death would: the server deletes it with the
-    /// session, or we do if the session goes on for others.
+impl Drop for SessionRegistrar {
+    /// Leaves the znode to its TTL, as the process's death would. The server deletes it with the session,
+    /// or a task does if the session stays open for others.
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             let client = Client::clone(&session);

@@ -1,10 +1,12 @@
-//! The sessions of one registry object, shared by everything that uses it: a server takes 60 connections
-//! of a client's address by default (`maxClientCnxns`), however many services there are.
+//! The sessions of one registry object, shared by all of its watches and registrations: a server accepts
+//! 60 connections of a client's address by default ([`maxClientCnxns`][1]).
 //!
 //! There is one session for all watches, and one for all registrations with the same TTL: the TTL is
-//! the session's timeout, because a server deletes a dead process's znodes when that is over. A
-//! session lives as long as it has users, and belongs to the runtime that opened it: the client of
-//! the session is a task there.
+//! the session's timeout, because a server deletes a dead process's znodes when that is over. The
+//! invariant: a session lives as long as it has users, and belongs to the runtime that opened it, where
+//! its client is a task.
+//!
+//! [1]: https://zookeeper.apache.org/doc/current/zookeeperAdmin.html#sc_configuration
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -21,16 +23,16 @@ use zookeeper_client::{Client, SessionState};
 
 use crate::{Error, RegistryUrl};
 
-/// The timeout of the session for watches. The client takes a server for dead after two fifths of it.
+/// Timeout of the session for watches. The client considers a server dead after two fifths of it.
 const WATCH_SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long each step of a diagnosis may take.
-const DIAGNOSIS_LIMIT: Duration = Duration::from_millis(500);
+/// Maximum duration of each step of a diagnosis.
+const DIAGNOSIS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What a session is for.
+/// Use of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
-    /// Following services. The session is closed with its last user.
+    /// Watching services. The session is closed with its last user.
     Watches,
     /// Registrations with this TTL. The session is not closed: nodes whose process ends stay
     /// registered until their TTL is over.
@@ -40,7 +42,7 @@ pub(super) enum Purpose {
 /// A session that several users share.
 pub(super) struct Session {
     client: Client,
-    /// The password with which it was opened. A new one in the password file needs a new session.
+    /// Password with which it was opened. A new one in the password file needs a new session.
     password: Option<String>,
     runtime: Handle,
     tasks: Mutex<JoinSet<()>>,
@@ -57,7 +59,7 @@ struct Slot {
     attempt: Option<WeakShared<Attempt>>,
 }
 
-/// Opens a session, or returns the reason why it could not.
+/// Opens a session, or returns the reason why that failed.
 type Attempt = BoxFuture<'static, Result<Arc<Session>, String>>;
 
 impl Sessions {
@@ -68,8 +70,8 @@ impl Sessions {
         }
     }
 
-    /// Returns the session for this purpose, and opens it if there is none that is connected. Callers
-    /// that come meanwhile share the attempt and its failure.
+    /// Returns the session for this purpose, and opens it if none is connected. Concurrent callers share the
+    /// attempt and its failure.
     pub(super) async fn get(&self, purpose: Purpose) -> Result<Arc<Session>, Error> {
         let user = self.url.access.user.as_ref();
         let password = user.map(|user| user.password.read()).transpose()?;
@@ -88,7 +90,7 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Std mutex, held for a look into a map.
+    /// Locks a std mutex, which is held for one look-up in a map.
     fn slots(&self) -> MutexGuard<'_, HashMap<(Id, Purpose), Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,8 +119,8 @@ impl Slot {
 }
 
 impl Session {
-    /// Runs a task until it is done or the session has lost its last user. The task must not be such a
-    /// user itself.
+    /// Runs a task until it ends or the session has lost its last user. The task must not be a user of the
+    /// session itself.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
@@ -134,8 +136,7 @@ impl Deref for Session {
     }
 }
 
-/// Opens a session. The server may give it another timeout than was asked for: two to twenty of its
-/// ticks.
+/// Opens a session. The server may grant another timeout than requested: two to twenty of its ticks.
 async fn open(
     url: RegistryUrl,
     password: Option<String>,
@@ -163,8 +164,8 @@ async fn open(
     }
 }
 
-/// Returns what a plain connection to each server comes to. The client's own error is the same for
-/// all causes.
+/// Returns the result of a plain connection to each server. The client's own error is the same for all
+/// causes.
 async fn diagnosis(servers: &[String]) -> String {
     let causes = servers.iter().map(async |server| {
         let cause = cause(server).await;
@@ -174,13 +175,13 @@ async fn diagnosis(servers: &[String]) -> String {
 }
 
 async fn cause(server: &str) -> String {
-    let stream = match timeout(DIAGNOSIS_LIMIT, TcpStream::connect(server)).await {
+    let stream = match timeout(DIAGNOSIS_TIMEOUT, TcpStream::connect(server)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return error.to_string(),
         Err(_) => return "no connection in time".into(),
     };
-    // A server does not speak first: what can be read is the connection's end.
-    let readable = timeout(DIAGNOSIS_LIMIT, stream.readable()).await;
+    // A server does not send first: the socket becomes readable when the connection is closed.
+    let readable = timeout(DIAGNOSIS_TIMEOUT, stream.readable()).await;
     match readable.map(|_| stream.try_read(&mut [0])) {
         Ok(Ok(0)) => {}
         Ok(Err(error)) if error.kind() != std::io::ErrorKind::WouldBlock => {}

@@ -1,3 +1,11 @@
+//! Snapshots of one service from ZooKeeper: a [persistent recursive watch][1] on its znode.
+//!
+//! The invariant: the watch is set before the children are read, so that no change falls in between, and
+//! after any event of the session the watch starts over with a new snapshot. Backoff between errors is the
+//! caller's.
+//!
+//! [1]: https://zookeeper.apache.org/doc/current/zookeeperProgrammers.html#sc_WatchPersistentRecursive
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,28 +22,28 @@ use super::{ZooKeeperRegistry, failed};
 use crate::registry::entries::Entries;
 use crate::{Error, ServiceName, Snapshot};
 
-/// How often the whole list is read although nothing seems wrong.
-const RELIST: Duration = Duration::from_secs(60);
+/// Interval of snapshots on a healthy watch.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Follows the children of one znode, in the session that all watches share: watches all of them, reads
-/// the list, and then each that an event names. After any trouble with the session the watch begins
-/// again with a new list: what happens while a client is connected anew, a lasting watch does not tell
+/// Watches the children of one znode, in the session that all watches share: reads all of them, and then
+/// each that an event names. After any event of the session it starts over with a new snapshot, because
+/// persistent watches miss events during a reconnect
 /// ([ZOOKEEPER-4698](https://issues.apache.org/jira/browse/ZOOKEEPER-4698)).
 pub(super) struct Watcher {
     zookeeper: ZooKeeperRegistry,
     path: String,
     entries: Entries,
-    /// Of the latest change that is in the list, in the whole ZooKeeper's count.
+    /// Transaction id (zxid) of the latest change in the snapshot.
     revision: i64,
     follow: Option<Follow>,
-    /// The last list, unless an error came after it.
+    /// The last snapshot, unless an error came after it.
     known: Option<Snapshot>,
 }
 
 struct Follow {
     session: Arc<Session>,
     watcher: PersistentWatcher,
-    relist: Instant,
+    resync_at: Instant,
 }
 
 type Data = Result<(Vec<u8>, Stat), ZkError>;
@@ -53,35 +61,35 @@ impl Watcher {
         }
     }
 
-    /// The next list that is another than the last. After an error, the next call begins anew.
+    /// Returns the next snapshot that differs from the last. After an error, the next call starts over.
     pub(super) async fn next(&mut self) -> Result<Snapshot, Error> {
         loop {
-            let list = match self.follow.take() {
+            let snapshot = match self.follow.take() {
                 Some(follow) => self.follow(follow).await,
                 None => self.begin().await,
             };
-            let list = list.inspect_err(|_| self.known = None)?;
+            let snapshot = snapshot.inspect_err(|_| self.known = None)?;
             if self
                 .known
                 .as_ref()
-                .is_none_or(|known| !known.same_as(&list))
+                .is_none_or(|known| !known.same_as(&snapshot))
             {
-                self.known = Some(list.clone());
-                return Ok(list);
+                self.known = Some(snapshot.clone());
+                return Ok(snapshot);
             }
         }
     }
 
-    /// Watches first and reads then, so that nothing is missed in between.
+    /// Sets the watch, then reads the children.
     async fn begin(&mut self) -> Result<Snapshot, Error> {
         let session = self.zookeeper.sessions.get(Purpose::Watches).await?;
-        let all = AddWatchMode::PersistentRecursive; // also if there is no such znode yet
+        let all = AddWatchMode::PersistentRecursive; // also on a znode that does not exist yet
         let watcher = session.watch(&self.path, all).await;
         let watcher = watcher.map_err(|error| failed("watch", error))?;
-        self.list(session, watcher).await
+        self.read_all(session, watcher).await
     }
 
-    async fn list(
+    async fn read_all(
         &mut self,
         session: Arc<Session>,
         watcher: PersistentWatcher,
@@ -96,7 +104,7 @@ impl Watcher {
         for (path, data) in read(&session, paths.collect()).await {
             match data {
                 Ok((value, stat)) => entries.push((path, value, stat.mzxid)),
-                Err(ZkError::NoNode) => {} // an event will say so
+                Err(ZkError::NoNode) => {} // an event will follow
                 Err(error) => return Err(failed("read", error)),
             }
         }
@@ -105,20 +113,20 @@ impl Watcher {
         let entries = entries.iter();
         self.entries
             .replace(entries.map(|(path, value, zxid)| (path.as_bytes(), &**value, *zxid)));
-        let relist = Instant::now() + RELIST.mul_f64(0.8 + 0.4 * fastrand::f64());
+        let resync_at = Instant::now() + RESYNC_INTERVAL.mul_f64(0.8 + 0.4 * fastrand::f64());
         self.follow = Some(Follow {
             session,
             watcher,
-            relist,
+            resync_at,
         });
         Ok(self.entries.snapshot(self.revision))
     }
 
-    /// Waits for an event, and reads what it and all others that have come by now are about.
+    /// Waits for an event, and reads the children that this and all other queued events name.
     async fn follow(&mut self, mut follow: Follow) -> Result<Snapshot, Error> {
-        let event = timeout_at(follow.relist, follow.watcher.changed()).await;
+        let event = timeout_at(follow.resync_at, follow.watcher.changed()).await;
         let Ok(event) = event else {
-            return self.list(follow.session, follow.watcher).await;
+            return self.read_all(follow.session, follow.watcher).await;
         };
         let (mut next, mut changed) = (Some(event), BTreeSet::new());
         while let Some(event) = next {
@@ -144,14 +152,17 @@ impl Watcher {
         Ok(self.entries.snapshot(self.revision))
     }
 
-    /// When a child was deleted, which only the parent knows; 0 if that is gone too.
+    /// Returns the zxid of the last change of the children; 0 if the parent does not exist.
     async fn last_deletion(&self, client: &Client) -> Result<i64, Error> {
         let parent = client.check_stat(&self.path).await;
-        let parent = parent.map_err(|error| failed("look", error))?;
+        let parent = parent.map_err(|error| failed("stat", error))?;
         Ok(parent.map_or(0, |parent| parent.pzxid))
     }
 
-    /// The child that an event is about, if it is about one.
+    /// Returns the path of the child that an event names, `None` for other paths.
+    ///
+    /// # Errors
+    /// If it is an event of the session.
     fn child(&self, event: WatchedEvent) -> Result<Option<String>, Error> {
         if event.event_type == EventType::Session {
             let state = event.session_state;
@@ -164,7 +175,7 @@ impl Watcher {
     }
 }
 
-/// The data of these, all asked for at once.
+/// Reads these znodes, all at once.
 async fn read(client: &Client, paths: BTreeSet<String>) -> Vec<(String, Data)> {
     join_all(paths.into_iter().map(async |path| {
         let data = client.get_data(&path).await;
