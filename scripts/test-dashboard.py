@@ -199,11 +199,11 @@ def a_drained_node_gets_nothing_until_it_is_released(system, dashboard):
     address = list(system.greeters)[1]
     node = dashboard.page.locator(f'[data-instance="{address}"]')
     node.get_by_role("button").click()
-    dashboard.shows(address, "drained")
+    dashboard.shows(address, "draining")
     until("no requests to it", lambda: dashboard.rate(address) == 0)
     with urllib.request.urlopen(f"http://{system.admin}/api/instances") as answer:
         told = json.load(answer)["services"][0]["instances"]
-    assert [node["instance"] for node in told if node["state"] == "drained"] == [address]
+    assert [node["instance"] for node in told if node["state"] == "draining"] == [address]
     node.get_by_role("button").focus()
     dashboard.page.keyboard.press("Enter")
     dashboard.shows(address, "up")

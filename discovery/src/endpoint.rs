@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use crate::ServiceNode;
 use crate::ejection::{Ejection, Record};
+use crate::{NodeState, ServiceNode};
 
 /// A node and this client's experience with it. [Chapter 7 of the guide](crate::guide#7-when-nodes-die)
 /// shows what a client should report.
@@ -91,6 +91,19 @@ impl Endpoint {
             requests: self.counters.requests.load(Ordering::Relaxed),
             failures: self.counters.failures.load(Ordering::Relaxed),
             time: Duration::from_micros(self.counters.micros.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Returns its state in this client.
+    pub fn state(&self) -> NodeState {
+        if self.is_drained() {
+            NodeState::Draining
+        } else if self.ejected().is_some() {
+            NodeState::Ejected
+        } else if self.is_unconfirmed() {
+            NodeState::Unconfirmed
+        } else {
+            NodeState::Up
         }
     }
 

@@ -64,7 +64,7 @@
 //! | `registry/entries.rs`, `url.rs`, `access.rs` | what registries share: folding entries, URLs, credentials |
 //! | `registration.rs`, `backoff.rs` | keeping a node registered, with retries |
 //! | `service.rs`, `removal.rs`, `view.rs` | watching a service: the task, mass-removal protection, the result |
-//! | `endpoint.rs`, `ejection.rs` | a node as a client experiences it, and outlier detection |
+//! | `endpoint.rs`, `state.rs`, `ejection.rs` | a node as a client experiences it, and outlier detection |
 //! | `balancer.rs`, `balancer/` | the load balancers |
 //! | `resolver.rs`, `client.rs` | choosing an endpoint; what a caller uses |
 //!
@@ -97,6 +97,7 @@ mod removal;
 mod resolver;
 mod service;
 mod snapshot;
+mod state;
 mod tags;
 mod view;
 
@@ -118,5 +119,6 @@ pub use registry::ZooKeeperRegistry;
 pub use registry::{MemoryRegistry, NodeRegistry, RegistryUrl, SnapshotStream, connect};
 pub use resolver::Resolver;
 pub use snapshot::Snapshot;
+pub use state::NodeState;
 pub use tags::{MAX_TAGS, Tags};
 pub use view::View;

@@ -23,7 +23,6 @@ mod actions;
 mod feed;
 mod history;
 mod page;
-mod standing;
 mod state;
 
 pub(crate) use access::guard;

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use discovery::{Ejection, Endpoint, ServiceName, View};
+use discovery::{Ejection, Endpoint, NodeState, ServiceName, View};
 use http1::Timeout;
 use serde::Serialize;
 use service_runtime::{logging, process};
@@ -263,15 +263,9 @@ fn each<S: IntoIterator<Item = (Labels, u64)>>(
 }
 
 fn nodes(view: Option<&View>) -> [(Labels, u64); 4] {
-    let state = |endpoint: &Endpoint| match endpoint.ejected() {
-        _ if endpoint.is_drained() => "drained",
-        Some(_) => "ejected",
-        None if endpoint.is_unconfirmed() => "unconfirmed",
-        None => "up",
-    };
-    ["up", "drained", "ejected", "unconfirmed"].map(|name| {
-        let count = count(view, |endpoint| state(endpoint) == name);
-        (labels([("state", name)]), count)
+    NodeState::ALL.map(|state| {
+        let count = count(view, |endpoint| endpoint.state() == state);
+        (labels([("state", state.as_str())]), count)
     })
 }
 

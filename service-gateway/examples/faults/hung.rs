@@ -207,7 +207,7 @@ pub(crate) async fn drained_stays() -> anyhow::Result<Verdict> {
     let responds = || async { Ok(gets.answers_of(&drained) > before + received) };
     until(SECOND * 5, "responses once it is undrained", responds).await?;
     let gets = gets.end().await?;
-    let held = gets.failed() == 0 && received == 0 && state.as_deref() == Some("drained");
+    let held = gets.failed() == 0 && received == 0 && state.as_deref() == Some("draining");
     Ok(Verdict::new(held)
         .counted(&gets)
         .note(format!("{received} requests while it was drained")))

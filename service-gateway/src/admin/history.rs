@@ -6,11 +6,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use discovery::{Endpoint, ServiceName, View};
+use discovery::{Ejection, Endpoint, NodeState, ServiceName, View};
 use serde::Serialize;
 
 use super::Views;
-use super::standing::Standing;
 
 /// Events that are remembered.
 const REMEMBERED: usize = 50;
@@ -37,9 +36,12 @@ struct Past {
 struct Known {
     endpoints: Arc<[Arc<Endpoint>]>,
     /// Only those that are not up.
-    standings: HashMap<SocketAddr, Standing>,
+    states: HashMap<SocketAddr, State>,
     is_away: bool,
 }
+
+/// The state of a node, and the reason if it is ejected.
+type State = (NodeState, Option<Ejection>);
 
 /// Something happened, to one node, to many, or to a service's list.
 #[derive(Clone, Debug, Serialize)]
@@ -48,10 +50,10 @@ pub(super) struct Event {
     /// Seconds after the gateway began.
     at: u64,
     service: String,
-    /// `listed`, `joined`, `left`, `changed`, `ejected`, `drained`, `unconfirmed`, `up`, `away` or
+    /// `listed`, `joined`, `left`, `changed`, `ejected`, `draining`, `unconfirmed`, `up`, `away` or
     /// `connected`.
     kind: &'static str,
-    /// Why a node was set aside.
+    /// Reason of an ejection.
     why: Option<&'static str>,
     /// The node, if it is one.
     instance: Option<String>,
@@ -149,14 +151,15 @@ impl Known {
             self.compare_lists(&before, &mut changes);
         }
         for endpoint in self.endpoints.iter() {
-            let (address, now) = (endpoint.address, Standing::of(endpoint));
+            let (address, now) = (endpoint.address, state_of(endpoint));
             let was = match now {
-                Standing::Up => self.standings.remove(&address),
-                now => self.standings.insert(address, now),
+                UP => self.states.remove(&address),
+                now => self.states.insert(address, now),
             };
-            if was.unwrap_or(Standing::Up) != now {
-                let change = changes.entry((now.name(), now.ejected())).or_default();
-                change.push(endpoint.clone());
+            if was.unwrap_or(UP) != now {
+                let (state, why) = now;
+                let kind = (state.as_str(), why.map(Ejection::as_str));
+                changes.entry(kind).or_default().push(endpoint.clone());
             }
         }
         changes
@@ -174,10 +177,19 @@ impl Known {
         }
         for old in before {
             if find(&self.endpoints, old.address).is_none() {
-                self.standings.remove(&old.address);
+                self.states.remove(&old.address);
                 changes.entry(("left", None)).or_default().push(old.clone());
             }
         }
+    }
+}
+
+const UP: State = (NodeState::Up, None);
+
+fn state_of(endpoint: &Endpoint) -> State {
+    match endpoint.state() {
+        NodeState::Ejected => (NodeState::Ejected, endpoint.ejected()),
+        state => (state, None),
     }
 }
 

@@ -14,7 +14,7 @@ const texts = {
       away: (name, nodes) => `${name}: away, serving the last known ${count(nodes, "node")}`,
       pending: (name) => `${name}: no list yet`,
     },
-    states: { up: "up", ejected: "set aside", unconfirmed: "unconfirmed", drained: "drained", leaving: "leaving" },
+    states: { up: "up", ejected: "set aside", unconfirmed: "unconfirmed", draining: "draining", leaving: "leaving" },
     why: { unreachable: "nobody there", silent: "no answer", failing: "5 × 5xx", timeout: "5 × timeout" },
     setAside: (why) => `set aside: ${why}`,
     nodes: (n) => count(n, "node"), failed: (n) => `${n} failed`, perSecond: "/s", idle: "no requests",
@@ -25,7 +25,7 @@ const texts = {
     happened: {
       listed: (who) => `first list: ${who}`, joined: (who) => `${who} joined`, left: (who) => `${who} left`,
       changed: (who) => `${who} registered anew`, ejected: (who, why) => `${who} set aside: ${why}`,
-      drained: (who) => `${who} drained`, up: (who) => `${who} up again`,
+      draining: (who) => `${who} draining`, up: (who) => `${who} up again`,
       unconfirmed: (who) => `${who} vanished from the list, kept for now`,
       away: (who) => `the registry is away, serving the last known ${who}`, connected: (who) => `the registry is back: ${who}`,
     },
@@ -41,7 +41,7 @@ const texts = {
       away: (name, nodes) => `${name}：失联，沿用最后已知的 ${nodes} 个节点`,
       pending: (name) => `${name}：尚无列表`,
     },
-    states: { up: "正常", ejected: "已隔离", unconfirmed: "待确认", drained: "已摘流", leaving: "离开" },
+    states: { up: "正常", ejected: "已隔离", unconfirmed: "待确认", draining: "摘流中", leaving: "离开" },
     why: { unreachable: "无法连接", silent: "无响应", failing: "连续 5 次 5xx", timeout: "连续 5 次超时" },
     setAside: (why) => `已隔离：${why}`,
     nodes: (n) => `${n} 个节点`, failed: (n) => `${n} 失败`, perSecond: "/秒", idle: "没有请求",
@@ -52,7 +52,7 @@ const texts = {
     happened: {
       listed: (who) => `首个列表：${who}`, joined: (who) => `${who} 加入`, left: (who) => `${who} 离开`,
       changed: (who) => `${who} 重新注册`, ejected: (who, why) => `${who} 被隔离：${why}`,
-      drained: (who) => `${who} 已摘流`, up: (who) => `${who} 恢复正常`,
+      draining: (who) => `${who} 开始摘流`, up: (who) => `${who} 恢复正常`,
       unconfirmed: (who) => `${who} 从列表中消失，暂时保留`,
       away: (who) => `注册中心失联，沿用最后已知的 ${who}`, connected: (who) => `注册中心恢复：${who}`,
     },
@@ -169,7 +169,7 @@ class Node {
   drawAction() {
     const { button } = this.parts;
     button.hidden = token === "";
-    const action = this.told.state === "drained" ? "release" : "drain";
+    const action = this.told.state === "draining" ? "release" : "drain";
     say(button, text[action]);
     set(button, "aria-label", text.act(text[action], this.instance));
     button.value = action;
@@ -236,8 +236,8 @@ class Service {
     const most = Math.max(0, ...nodes.map((node) => node.rate));
     this.drawn.classList.toggle("dense", nodes.length > FEW);
     for (const node of nodes) node.draw(colour(node.told.version), most);
-    const standing = Object.entries(states).filter(([state]) => state !== "up").map(([state, n]) => `${n} ${text.states[state]}`);
-    say(this.counts, [text.nodes(all), ...standing].join(" · "));
+    const notUp = Object.entries(states).filter(([state]) => state !== "up").map(([state, n]) => `${n} ${text.states[state]}`);
+    say(this.counts, [text.nodes(all), ...notUp].join(" · "));
     say(this.more, all > nodes.length ? text.more(whole.format(all - nodes.length)) : "");
     this.drawSplit(names, nodes, colour);
     if (this.place(nodes)) this.drawLines();

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use discovery::{Endpoint, ServiceName, Tags, View};
+use discovery::{Ejection, Endpoint, NodeState, ServiceName, Tags, View};
 use serde::Serialize;
 
 use super::Views;
 use super::history::Event;
-use super::standing::Standing;
 use crate::metrics::Totals;
 
 /// Everything a picture of the gateway needs. It is always told as a whole, so whoever missed some
@@ -33,7 +32,7 @@ pub(super) struct Service<'a> {
     states: BTreeMap<&'static str, usize>,
     instances: Vec<Instance<'a>>,
     /// Drained addresses where no node is registered now.
-    drained_unlisted: Vec<SocketAddr>,
+    drained_unregistered: Vec<SocketAddr>,
 }
 
 #[derive(Serialize)]
@@ -75,7 +74,7 @@ impl<'a> Service<'a> {
             *versions
                 .entry(endpoint.version().unwrap_or(""))
                 .or_default() += 1;
-            *states.entry(Standing::of(endpoint).name()).or_default() += 1;
+            *states.entry(endpoint.state().as_str()).or_default() += 1;
         }
         Self {
             service: service.as_str(),
@@ -83,14 +82,14 @@ impl<'a> Service<'a> {
             versions,
             states,
             instances: shown(endpoints, limit).map(Instance::new).collect(),
-            drained_unlisted: view.map(View::drained_unregistered).unwrap_or_default(),
+            drained_unregistered: view.map(View::drained_unregistered).unwrap_or_default(),
         }
     }
 }
 
 /// As many as the limit allows: rather those that something is wrong with. Sorted by address.
 fn shown(endpoints: &[Arc<Endpoint>], limit: usize) -> impl Iterator<Item = &Endpoint> {
-    let is_up = |endpoint: &Endpoint| Standing::of(endpoint) == Standing::Up;
+    let is_up = |endpoint: &Endpoint| endpoint.state() == NodeState::Up;
     let all = endpoints.iter().map(Arc::as_ref);
     let not_up = all.clone().filter(|endpoint| !is_up(endpoint)).count();
     let mut room = limit.saturating_sub(not_up);
@@ -124,14 +123,17 @@ impl Registry {
 
 impl<'a> Instance<'a> {
     fn new(endpoint: &'a Endpoint) -> Self {
-        let standing = Standing::of(endpoint);
+        let state = endpoint.state();
         let traffic = endpoint.traffic();
         Self {
             instance: endpoint.authority(),
             version: endpoint.version(),
             tags: &endpoint.tags,
-            state: standing.name(),
-            ejected: standing.ejected(),
+            state: state.as_str(),
+            ejected: endpoint
+                .ejected()
+                .filter(|_| state == NodeState::Ejected)
+                .map(Ejection::as_str),
             in_flight: endpoint.in_flight(),
             requests: traffic.requests,
             failures: traffic.failures,

@@ -304,8 +304,8 @@ async fn a_drained_node_gets_no_request_until_it_is_released() {
     assert_eq!(act(&gateway, other.address, "drain", &headers).await, 204);
     gateway.get("/").await.is_refused(503, "no_instance", 0);
     let states = gateway.service().await["states"].clone();
-    assert_eq!(states, serde_json::json!({"drained": 2}));
-    for (state, nodes) in [("up", 0.0), ("drained", 2.0)] {
+    assert_eq!(states, serde_json::json!({"draining": 2}));
+    for (state, nodes) in [("up", 0.0), ("draining", 2.0)] {
         let name = format!("gateway_nodes{{service=\"test\",state=\"{state}\"}}");
         let counted = gateway.metric(&name).await;
         assert!((counted - nodes).abs() < 0.5, "{name}: {counted}");
@@ -327,7 +327,7 @@ async fn a_node_that_registers_at_a_drained_address_is_drained() {
     for tags in ["", "version=v2"] {
         gateway.forget_nodes();
         gateway.knows(0).await;
-        let unlisted = gateway.service().await["drained_unlisted"].clone();
+        let unlisted = gateway.service().await["drained_unregistered"].clone();
         assert_eq!(unlisted, serde_json::json!([address.to_string()]));
         assert_eq!(act(&gateway, address, "drain", &headers).await, 404);
         gateway.join("test", address, tags).await;

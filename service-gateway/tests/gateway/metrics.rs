@@ -45,7 +45,7 @@ async fn metrics_count_what_happens() {
             2.0,
         ),
         ("gateway_nodes{service=\"test\",state=\"up\"}", 1.0),
-        ("gateway_nodes{service=\"test\",state=\"drained\"}", 0.0),
+        ("gateway_nodes{service=\"test\",state=\"draining\"}", 0.0),
         ("gateway_nodes{service=\"nobody\",state=\"up\"}", 0.0),
         ("gateway_registry_connected{service=\"test\"}", 1.0),
         ("gateway_connections", 1.0),
