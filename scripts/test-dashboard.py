@@ -46,7 +46,7 @@ class System:
         self.registry = f"etcd://127.0.0.1:{self.etcd_port}"
         self.start_etcd()
         self.start("gateway", self.bin / "service-gateway", "--registry", self.registry, "--listen", "127.0.0.1:0",
-                   "--admin-listen", "127.0.0.1:0", "--admin-actions", "--keep-vanished", "3s")
+                   "--admin-listen", "127.0.0.1:0", "--admin-actions", "--keep-unconfirmed", "3s")
         line = self.said("gateway", " listening ")
         self.address, self.admin = (line.split(f"{key}=")[1].split()[0] for key in ("address", "admin"))
 

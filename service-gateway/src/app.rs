@@ -76,7 +76,7 @@ impl App {
             .with_allowed(allowed(config.allow.clone(), own, endpoints))
             .with_balancer(config.balancer)
             .with_initial_snapshot_timeout(INITIAL_SNAPSHOT_TIMEOUT)
-            .with_removal_protection(config.keep_vanished);
+            .with_removal_protection(config.keep_unconfirmed);
         let (suspects, prober) = Prober::new(config.probe_path.0.clone(), config.probe_interval);
         let access_log = match config.access_log {
             true => Some(Arc::new(AccessLog::start(unbuffered(io::stdout())?)?)),

@@ -148,10 +148,10 @@ pub struct Config {
     #[arg(long, env, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub probe_interval: Duration,
 
-    /// How long nodes stay usable that vanished from the registry all at once, more than half of them:
-    /// best the nodes' own time to live
+    /// How long to keep nodes after a mass removal from the registry (more than half of them at once): use
+    /// the nodes' TTL
     #[arg(long, env, value_name = "TIME", default_value = "10s", value_parser = time)]
-    pub keep_vanished: Duration,
+    pub keep_unconfirmed: Duration,
 
     /// How long the head of a request may take, from the connection or the head's first byte on
     #[arg(long, env, value_name = "TIME", default_value = "5s", value_parser = time)]

@@ -22,7 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Allocators keep what they once had, so the first 300 show how much that is, and the others must
 /// make do with it.
 pub(crate) async fn gone_nodes() -> anyhow::Result<Verdict> {
-    let flags = ["--keep-vanished", "1s"];
+    let flags = ["--keep-unconfirmed", "1s"];
     let system = System::around(Etcd::start().await, &["v1"; 3], &flags).await?;
     system.until_known(3).await?;
     let usage = || Usage::of(system.gateway.id());

@@ -14,7 +14,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Nodes that vanish all at once, more than half of them, stay usable for one time to live, and are
 /// marked; a refused connection drops them at once.
 pub(crate) async fn unconfirmed() -> anyhow::Result<Verdict> {
-    let flags = ["--keep-vanished", &format!("{}s", TTL.as_secs())];
+    let flags = ["--keep-unconfirmed", &format!("{}s", TTL.as_secs())];
     let system = System::around(Etcd::start().await, &[], &flags).await?;
     let mut nodes = Vec::new();
     for _ in 0..5 {

@@ -173,7 +173,7 @@ fn configured(flags: &str) -> service_gateway::Config {
         ("--route", "/=test"),
         ("--probe-path", "off"),
         ("--hedge-after", "1h"),
-        ("--keep-vanished", "1ms"),
+        ("--keep-unconfirmed", "1ms"),
         ("--drain", "0s"),
     ] {
         if !flags.split(' ').any(|given| given == flag) {
