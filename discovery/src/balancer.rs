@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{Endpoint, Error};
+use crate::{Endpoint, ParseError};
 
 mod ip_hash;
 mod least_request;
@@ -86,13 +86,13 @@ impl Balancer {
 }
 
 impl FromStr for Balancer {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let found = Self::ALL.iter().find(|(name, _)| *name == text);
         found.map(|(_, balancer)| *balancer).ok_or_else(|| {
             let names = Self::ALL.map(|(name, _)| name).join(", ");
-            Error::invalid("balancer", text, format!("expected one of {names}"))
+            ParseError::new("balancer", text, format!("expected one of {names}"))
         })
     }
 }

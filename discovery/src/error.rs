@@ -1,26 +1,18 @@
 //! The one error of the library, for parsing, registries and resolving.
 //!
-//! The invariant: a cause is reported once, in the message or as `source`, and a text from outside is
-//! shortened.
+//! The invariant: a cause is reported once, in the message or as `source`.
 
 use std::time::Duration;
 
-use crate::{ServiceName, Tags};
+use crate::{ParseError, ServiceName, Tags};
 
 /// An error of parsing, of a registry, or of resolving.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An invalid text: a name, a tag, an address, a URL, a value in the registry.
-    #[error("{what} {value:?}: {reason}")]
-    Invalid {
-        /// Kind of text.
-        what: &'static str,
-        /// The text, shortened.
-        value: String,
-        /// The fault, or the valid form.
-        reason: String,
-    },
+    #[error(transparent)]
+    Invalid(#[from] ParseError),
 
     /// A request to the registry failed. The source is the back end's error, if there is one.
     #[error("registry: {message}")]
@@ -52,36 +44,11 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn invalid(what: &'static str, value: &str, reason: impl Into<String>) -> Self {
-        let mut shortened: String = value.chars().take(80).collect();
-        if shortened.len() < value.len() {
-            shortened.push('…');
-        }
-        Self::Invalid {
-            what,
-            value: shortened,
-            reason: reason.into(),
-        }
-    }
-
     /// Creates an [`Error::Registry`] without a source.
     pub fn registry(message: impl Into<String>) -> Self {
         Self::Registry {
             message: message.into(),
             source: None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_text_is_shortened() {
-        let message = |text: &str| Error::invalid("tag", text, "too long").to_string();
-        let [fits, long] = ["x".repeat(80), "x".repeat(81)];
-        assert_eq!(message(&fits), format!("tag {fits:?}: too long"));
-        assert_eq!(message(&long), format!("tag \"{fits}…\": too long"));
     }
 }

@@ -55,7 +55,7 @@
 //! | file | content |
 //! |---|---|
 //! | `name.rs`, `tags.rs`, `node.rs`, `snapshot.rs` | the values: parsed once, valid from then on |
-//! | `error.rs` | the errors |
+//! | `parse.rs`, `error.rs` | the error of a text, and that of everything else |
 //! | `network.rs` | which addresses a node may have |
 //! | `registry.rs` | the interface of a registry; `connect` |
 //! | `registry/memory.rs` | the smallest registry |
@@ -91,6 +91,7 @@ mod error;
 mod name;
 mod network;
 mod node;
+mod parse;
 mod registration;
 mod registry;
 mod removal;
@@ -109,6 +110,7 @@ pub use error::Error;
 pub use name::ServiceName;
 pub use network::{Network, is_for_services};
 pub use node::{MAX_VALUE_BYTES, ServiceNode};
+pub use parse::ParseError;
 pub use registration::{Registrar, Registration, RegistrationStatus};
 #[cfg(feature = "consul")]
 pub use registry::ConsulRegistry;

@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::Error;
+use crate::ParseError;
 
 /// The name of a service: one DNS label ([RFC 1123, section 2.1](https://www.rfc-editor.org/rfc/rfc1123#section-2)),
 /// so that it can stand in a key, a URL and a host name.
@@ -26,14 +26,14 @@ impl ServiceName {
 }
 
 impl FromStr for ServiceName {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let ends = text.starts_with('-') || text.ends_with('-');
         if text.is_empty() || text.len() > 63 || !letters || ends {
             let allowed = "1 to 63 letters, digits and hyphens, no hyphen at either end";
-            return Err(Error::invalid("service name", text, allowed));
+            return Err(ParseError::new("service name", text, allowed));
         }
         Ok(Self(text.into()))
     }

@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use crate::Error;
+use crate::ParseError;
 
 /// A range of addresses such as `10.0.0.0/8`, `fd00::/8`, or one address
 /// ([RFC 4632](https://www.rfc-editor.org/rfc/rfc4632#section-3.1)).
@@ -113,10 +113,11 @@ fn embedded(ip: Ipv6Addr) -> Vec<Ipv4Addr> {
 }
 
 impl FromStr for Network {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let invalid = || Error::invalid("network", text, "expected such as 10.0.0.0/8 or fd00::/8");
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let invalid =
+            || ParseError::new("network", text, "expected such as 10.0.0.0/8 or fd00::/8");
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),

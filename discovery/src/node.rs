@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::tags::MAX_TAGS;
-use crate::{Error, ServiceName, Tags};
+use crate::{ParseError, ServiceName, Tags};
 
 /// Maximum size of a value in a registry, in bytes. A typical one has about 100.
 pub const MAX_VALUE_BYTES: usize = 8 * 1024;
@@ -83,11 +83,11 @@ impl ServiceNode {
     /// may be null or missing.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it is longer than [`MAX_VALUE_BYTES`], is not such JSON, has more than [`MAX_TAGS`]
+    /// [`ParseError`] if it is longer than [`MAX_VALUE_BYTES`], is not such JSON, has more than [`MAX_TAGS`]
     /// tags, or an address that cannot be connected to.
-    pub fn from_json(json: &[u8]) -> Result<Self, Error> {
+    pub fn from_json(json: &[u8]) -> Result<Self, ParseError> {
         let invalid =
-            |reason: String| Error::invalid("node", &String::from_utf8_lossy(json), reason);
+            |reason: String| ParseError::new("node", &String::from_utf8_lossy(json), reason);
         if json.len() > MAX_VALUE_BYTES {
             return Err(invalid(format!("longer than {MAX_VALUE_BYTES} bytes")));
         }
@@ -112,7 +112,7 @@ impl ServiceNode {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Result<ServiceNode, Error> {
+    fn read(json: &str) -> Result<ServiceNode, ParseError> {
         ServiceNode::from_json(json.as_bytes())
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 
-use crate::{Error, Registration, ServiceName, ServiceNode, Snapshot};
+use crate::{Error, ParseError, Registration, ServiceName, ServiceNode, Snapshot};
 
 mod access;
 #[cfg(feature = "consul")]
@@ -116,7 +116,7 @@ pub fn connect(url: &RegistryUrl) -> Result<Arc<dyn NodeRegistry>, Error> {
 fn not_built(url: &RegistryUrl, scheme: &str) -> Error {
     let feature = if scheme == "etcd+tls" { "tls" } else { scheme };
     let reason = format!("built without {feature}: cargo build --features {feature}");
-    Error::invalid("registry URL", &url.to_string(), reason)
+    ParseError::new("registry URL", &url.to_string(), reason).into()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::Error;
+use crate::ParseError;
 
 /// Metadata of a node (`version=v2`, `region=cn`, `weight=5`), or the tags that a caller requires.
 ///
@@ -49,15 +49,15 @@ impl Tags {
     /// Sets one tag and replaces its former value.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the key is empty, or either contains a comma, an equals sign (the key), a control character, or
+    /// [`ParseError`] if the key is empty, or either contains a comma, an equals sign (the key), a control character, or
     /// a blank at an end: its text could not be parsed again.
-    pub fn insert(&mut self, key: &str, value: &str) -> Result<(), Error> {
+    pub fn insert(&mut self, key: &str, value: &str) -> Result<(), ParseError> {
         let plain = |text: &str| {
             text.trim() == text && !text.contains(|c: char| c == ',' || c.is_control())
         };
         if key.is_empty() || key.contains('=') || !plain(key) || !plain(value) {
             let allowed = "key=value, without commas, control characters, or blanks at an end";
-            return Err(Error::invalid("tag", &format!("{key}={value}"), allowed));
+            return Err(ParseError::new("tag", &format!("{key}={value}"), allowed));
         }
         self.set(key, value);
         Ok(())
@@ -128,9 +128,9 @@ impl Serialize for Tags {
 }
 
 impl FromStr for Tags {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut tags = Self::new();
         for pair in text
             .split(',')
@@ -139,7 +139,7 @@ impl FromStr for Tags {
         {
             let (key, value) = pair
                 .split_once('=')
-                .ok_or_else(|| Error::invalid("tag", pair, "expected key=value"))?;
+                .ok_or_else(|| ParseError::new("tag", pair, "expected key=value"))?;
             tags.insert(key.trim(), value.trim())?;
         }
         Ok(tags)

@@ -379,5 +379,5 @@ fn destination<'a>(
 fn asked_tags(line: &HeaderValue) -> Result<Tags, Refusal> {
     let bad = |error: &str| Reason::BadRequest.because(format!("{SERVICE_TAGS}: {error}"));
     let text = line.to_str().map_err(|_| bad("not text"))?;
-    text.parse().map_err(|error: Error| bad(&error.to_string()))
+    text.parse().map_err(|error: discovery::ParseError| bad(&error.to_string()))
 }

@@ -193,7 +193,7 @@ fn ip_port(text: &str) -> Result<SocketAddr, &'static str> {
 fn tags(text: &str) -> Result<Tags, String> {
     let tags: Tags = text
         .parse()
-        .map_err(|error: discovery::Error| error.to_string())?;
+        .map_err(|error: discovery::ParseError| error.to_string())?;
     let sound = |weight: &str| weight.parse().is_ok_and(|n: u16| (1..=1000).contains(&n));
     if tags.get("weight").is_some_and(|weight| !sound(weight)) {
         return Err("expected a weight from 1 to 1000".into());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use log::warn;
 
-use crate::{Error, ServiceName, ServiceNode, Snapshot};
+use crate::{ParseError, ServiceName, ServiceNode, Snapshot};
 
 /// The valid nodes of one service, and the keys of malformed entries.
 #[derive(Debug)]
@@ -87,26 +87,27 @@ impl Entries {
         }
     }
 
-    fn read(&self, (key, value, _): Entry<'_>) -> Result<ServiceNode, Error> {
+    fn read(&self, (key, value, _): Entry<'_>) -> Result<ServiceNode, ParseError> {
         let address = self.address(key)?;
         let node = ServiceNode::from_json(value)?;
         if node.address != address || node.service != self.service {
             let other = format!("{}/{}", node.service, node.address);
-            return Err(Error::invalid("node", &other, "does not match its key"));
+            return Err(ParseError::new("node", &other, "does not match its key"));
         }
         Ok(node)
     }
 
     /// Parses the address in a key. Only its canonical form is valid: one node, one key.
-    fn address(&self, key: &[u8]) -> Result<SocketAddr, Error> {
+    fn address(&self, key: &[u8]) -> Result<SocketAddr, ParseError> {
         let key = std::str::from_utf8(key).unwrap_or_default();
         let text = key.strip_prefix(&self.prefix).unwrap_or_default();
         let address = text
             .parse()
             .ok()
             .filter(|a: &SocketAddr| a.to_string() == text);
-        address
-            .ok_or_else(|| Error::invalid("key", key, "expected ip:port or [ipv6]:port at its end"))
+        address.ok_or_else(|| {
+            ParseError::new("key", key, "expected ip:port or [ipv6]:port at its end")
+        })
     }
 }
 

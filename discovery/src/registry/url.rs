@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::access::Access;
-use crate::Error;
+use crate::ParseError;
 
 /// Fault of a URL whose path or parameters may contain a part of a password.
 const LATE_AT: &str =
@@ -117,10 +117,10 @@ fn is_scheme(text: &str) -> bool {
 }
 
 impl FromStr for RegistryUrl {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text).map_err(|reason| Error::invalid("registry URL", &Self::redact(text), reason))
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        parse(text).map_err(|reason| ParseError::new("registry URL", &Self::redact(text), reason))
     }
 }
 
