@@ -13,9 +13,9 @@ COPY . .
 RUN --mount=type=cache,id=service-discovery-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=service-discovery-target,target=/src/target \
     find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked --package service-greeter --package service-gateway \
-        --features consul,zookeeper --bins --example load \
-    && cp target/release/service-greeter target/release/service-gateway target/release/examples/load /usr/local/bin/
+    && cargo build --release --locked --package service-greeter --package service-gateway --package load \
+        --features consul,zookeeper --bins \
+    && cp target/release/service-greeter target/release/service-gateway target/release/load /usr/local/bin/
 
 FROM debian:bookworm-slim AS runtime
 USER 10001:10001

@@ -170,7 +170,7 @@ docker() {
     local name
     case "$1 $2" in
     'compose up') shift 2; up "$@" ;;
-    'compose run') shift 5; "$bin/examples/load" "http://$gateway/greeter/greet/Ada" "$@" ;; # run --rm -T load
+    'compose run') shift 5; "$bin/load" "http://$gateway/greeter/greet/Ada" "$@" ;; # run --rm -T load
     'compose kill') for name in $(processes_of "$3"); do stop "$name" KILL; done ;;
     'compose pause') for name in $(processes_of "$3"); do kill -STOP "${pids[$name]}"; done ;;
     'compose unpause') for name in $(processes_of "$3"); do kill -CONT "${pids[$name]}"; done ;;
@@ -212,8 +212,7 @@ command -v curl >/dev/null || fail "curl is missing: the steps ask with it"
 scripts/setup.sh "$kind"
 say "demo: building (cargo build --profile ${profile/debug/dev})"
 build=(cargo build --locked --profile "${profile/debug/dev}" --features "consul zookeeper")
-"${build[@]}" --quiet -p service-greeter -p service-gateway --bins
-"${build[@]}" --quiet -p service-gateway --example load
+"${build[@]}" --quiet -p service-greeter -p service-gateway -p load --bins
 bin=${CARGO_TARGET_DIR:-$root/target}/$profile
 
 server=127.0.0.1:${registry_port:-$(free_port)}
@@ -261,7 +260,7 @@ ${bold}All of it is still up. Things to try${plain} (Ctrl-C ends everything):
   curl http://$admin/metrics
   $look
   $bin/service-greeter --registry $registry --tag version=v3
-  $bin/examples/load http://$gateway/greeter/greet/Ada --rate 300
+  $bin/load http://$gateway/greeter/greet/Ada --rate 300
 $(for name in $(processes_of greeter-v1) $(processes_of greeter-v2); do echo "  kill -9 ${pids[$name]}    # ${name%.*}"; done)
   kill -STOP ${pids[$kind]}; kill -CONT ${pids[$kind]}    # $kind freezes, and goes on
 TRY

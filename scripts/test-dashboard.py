@@ -95,7 +95,7 @@ class System:
         return address
 
     def load(self, seconds):
-        self.start("load", self.bin / "examples" / "load", f"http://{self.address}/greeter/greet/Ada",
+        self.start("load", self.bin / "load", f"http://{self.address}/greeter/greet/Ada",
                    "--rate", RATE, "--duration", f"{seconds}s")
 
     def end(self):

@@ -46,6 +46,5 @@ fi
 
 scripts/setup.sh
 build=(cargo build --locked --quiet --features "consul zookeeper") # as the other scripts, so that nothing is built twice
-"${build[@]}" -p service-greeter -p service-gateway --bins
-"${build[@]}" -p service-gateway --example load
+"${build[@]}" -p service-greeter -p service-gateway -p load --bins
 exec "$venv/bin/python" scripts/test-dashboard.py --bin "${CARGO_TARGET_DIR:-target}/debug" "${pictures[@]}"

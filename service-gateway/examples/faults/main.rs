@@ -28,8 +28,6 @@ mod directory;
 #[allow(dead_code, reason = "the library's tests use more of it")]
 mod etcd;
 mod framing;
-#[path = "../load/generator.rs"]
-mod generator;
 mod half_open;
 mod headers;
 mod held;
@@ -58,9 +56,6 @@ mod smuggling;
 mod soak;
 mod stand_in;
 mod system;
-#[path = "../load/tally.rs"]
-#[allow(dead_code, reason = "the load generator shows more of it")]
-mod tally;
 mod unconfirmed;
 mod usage;
 #[cfg(feature = "zookeeper")]
@@ -69,7 +64,7 @@ mod usage;
 mod zookeeper;
 
 use backend::Backend;
-use tally::Tally;
+use load::Tally;
 
 /// Runs faults against the real system, and tells which of them it survives.
 #[derive(Debug, Parser)]

@@ -3,10 +3,9 @@ use std::rc::Rc;
 
 use actix_web::rt;
 use actix_web::rt::task::JoinHandle;
+use load::{Load, Tally};
 use tokio::sync::oneshot;
 
-use crate::generator::Load;
-use crate::tally::Tally;
 
 /// A load, and what became of it so far.
 pub(crate) struct Running {

@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::Context;
 use awc::http::header::{CONNECTION, HeaderValue};
 use awc::http::{Method, Uri};
+use load::Load;
 use serde_json::Value;
 
 use crate::backend::Backend;
 use crate::directory::Directory;
 use crate::etcd::Etcd;
-use crate::generator::Load;
 use crate::process::{Process, until};
 use crate::running::Running;
 use crate::scripted::{Upstream, Wire};

@@ -12,22 +12,29 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::tally::{Answer, Tally};
 
-/// What to send, and how often.
-pub(crate) struct Load {
-    pub(crate) url: Uri,
-    pub(crate) method: Method,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(crate) body: Bytes,
-    pub(crate) rate: u32,
-    pub(crate) timeout: Duration,
-    pub(crate) in_flight: usize,
+/// The requests to send, and their rate.
+pub struct Load {
+    /// The target of every request.
+    pub url: Uri,
+    /// The method of every request.
+    pub method: Method,
+    /// Header fields of every request, besides its id.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body of every request.
+    pub body: Bytes,
+    /// Requests per second.
+    pub rate: u32,
+    /// A request without a response after this time has failed.
+    pub timeout: Duration,
+    /// The maximum number of concurrent requests. Further ones are sent late.
+    pub in_flight: usize,
 }
 
 const ID: &str = "x-request-id";
 
 impl Load {
-    /// Sends until `end`, then waits for the answers that are still to come.
-    pub(crate) async fn run(&self, end: impl Future<Output = ()>, tally: &Rc<RefCell<Tally>>) {
+    /// Sends requests until `end` is ready, then waits for the outstanding responses.
+    pub async fn run(&self, end: impl Future<Output = ()>, tally: &Rc<RefCell<Tally>>) {
         let connector = Connector::new().limit(self.in_flight);
         let client = Client::builder()
             .connector(connector)
@@ -54,7 +61,7 @@ impl Load {
         }
     }
 
-    /// One request. Its time begins when it was due, so that a stall is seen in full.
+    /// Sends one request. Its latency counts from the time it was due.
     async fn request(&self, client: &Client, id: u64, due: Instant) -> Answer {
         let id = id.to_string();
         let mut request = client

@@ -1,11 +1,11 @@
-//! Steady load on one URL, and who answered it.
+//! A steady load on one URL, and the instances that responded.
 //!
 //! ```text
-//! cargo run --release -p service-gateway --example load -- \
+//! cargo run --release -p load -- \
 //!     http://127.0.0.1:8080/greeter/greet/Ada --rate 500 --duration 10s
 //! ```
 //!
-//! Every request carries an id, and every answer has to carry it back: an answer to somebody else's
+//! Every request carries an id, and its response has to carry the same one: the response to another
 //! request is a failure too. Exit code 0 if no request failed, 1 if one did, 2 on bad flags.
 
 use std::cell::RefCell;
@@ -19,12 +19,7 @@ use awc::http::header::{HeaderName, HeaderValue};
 use awc::http::{Method, Uri};
 use clap::Parser;
 
-mod generator;
-#[allow(dead_code, reason = "the faults ask it more")]
-mod tally;
-
-use generator::Load;
-use tally::Tally;
+use load::{Load, Tally};
 
 /// Sends requests at a steady rate, shows who answers, and counts what fails.
 #[derive(Debug, Parser)]

@@ -2,15 +2,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// What became of one request.
-pub(crate) struct Answer {
-    /// Who answered, its version, and how many nodes were asked; or why that is a failure.
-    pub(crate) outcome: Result<(String, String, u32), String>,
-    pub(crate) took: Duration,
+/// The result of one request.
+pub struct Answer {
+    /// The instance that responded, its version, and the number of attempts; or the failure.
+    pub outcome: Result<(String, String, u32), String>,
+    /// The time from when it was due to the end of its response.
+    pub took: Duration,
 }
 
-/// What became of all requests, since the beginning and in the last second.
-pub(crate) struct Tally {
+/// The results of all requests, in total and in the last second.
+pub struct Tally {
     began: Instant,
     total: Window,
     second: Window,
@@ -21,7 +22,7 @@ struct Window {
     answers: BTreeMap<(String, String), u64>,
     failures: BTreeMap<String, u64>,
     retried: u64,
-    /// In microseconds, and whether the answer was good.
+    /// Microseconds, and true for a successful request.
     latencies: Vec<(u32, bool)>,
 }
 
@@ -36,21 +37,24 @@ impl Default for Tally {
 }
 
 impl Tally {
-    pub(crate) fn add(&mut self, answer: Answer) {
+    /// Counts the result of one request.
+    pub fn add(&mut self, answer: Answer) {
         self.second.add(&answer);
         self.total.add(&answer);
     }
 
-    pub(crate) fn answered(&self) -> u64 {
+    /// Returns the number of successful requests.
+    pub fn answered(&self) -> u64 {
         self.total.answered()
     }
 
-    pub(crate) fn failed(&self) -> u64 {
+    /// Returns the number of failed requests.
+    pub fn failed(&self) -> u64 {
         self.total.failed()
     }
 
-    /// How many answers came from whom, and of which version.
-    pub(crate) fn answers(&self, of: impl Fn(&str, &str) -> bool) -> u64 {
+    /// Counts the responses of the instances and versions for which `of` returns true.
+    pub fn answers(&self, of: impl Fn(&str, &str) -> bool) -> u64 {
         let answers = self.total.answers.iter();
         answers
             .filter(|((instance, version), _)| of(instance, version))
@@ -58,21 +62,21 @@ impl Tally {
             .sum()
     }
 
-    /// The failures, each kind with its number.
-    pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
+    /// Returns each kind of failure with its number.
+    pub fn failures(&self) -> impl Iterator<Item = String> {
         self.total
             .failures
             .iter()
             .map(|(reason, count)| format!("{count} × {reason}"))
     }
 
-    /// What so many percent of the good answers, or of the failures, took at most, in milliseconds.
-    pub(crate) fn percentile(&self, percent: f64, good: bool) -> f64 {
+    /// Returns a percentile of the latency in milliseconds: of successful requests, or of failed ones.
+    pub fn percentile(&self, percent: f64, good: bool) -> f64 {
         self.total.percentile(percent, |is_good| is_good == good)
     }
 
-    /// The last second in a line, and the next second begins.
-    pub(crate) fn live_line(&mut self) -> String {
+    /// Returns a line about the last second, and begins the next second.
+    pub fn live_line(&mut self) -> String {
         let second = std::mem::take(&mut self.second);
         let shares = second.answers.iter().map(|((instance, version), count)| {
             let (host, port) = instance.rsplit_once(':').unwrap_or_default();
@@ -115,7 +119,7 @@ impl Window {
         self.failures.values().sum()
     }
 
-    /// In milliseconds, 0 if there was no request.
+    /// Returns milliseconds, 0 if there was no request.
     fn percentile(&self, percent: f64, counts: impl Fn(bool) -> bool) -> f64 {
         let counted = self.latencies.iter().filter(|(_, good)| counts(*good));
         let mut sorted: Vec<_> = counted.map(|(micros, _)| *micros).collect();
