@@ -57,7 +57,7 @@ pub type SnapshotStream = BoxStream<'static, Result<Snapshot, Error>>;
 /// `discovery/examples/file_registry` runs it.
 ///
 /// ```no_run
-#[doc = include_str!("../examples/file_registry/registry.rs")]
+#[doc = include_str!("../examples/file_registry/src/registry.rs")]
 /// ```
 ///
 /// The contract in detail is a test suite, `discovery/tests/registry.rs`: add one function and one line

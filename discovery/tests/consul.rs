@@ -11,13 +11,10 @@ use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-
-use support::relay::Relay;
-use support::scene::Scene;
-use support::server::Server;
-use support::{Directory, PATIENCE, consul, eventually};
-
-mod support;
+use testing::relay::Relay;
+use testing::scene::Scene;
+use testing::server::Server;
+use testing::{Directory, PATIENCE, consul, eventually};
 
 /// A request of somebody else's to an agent, and its answer.
 async fn ask(consul: &Server, method: Method, path: &str, body: Value) -> Value {
@@ -163,8 +160,8 @@ async fn a_token_is_read_from_its_file_whenever_it_is_needed() {
         first.map(|first| made.replace(first)).is_ok()
     };
     eventually("there is a first token", PATIENCE, bootstrapped).await;
-    let directory = Directory::new();
-    let file = directory.0.join("token");
+    let directory = Directory::new().unwrap();
+    let file = directory.file("token");
     fs::write(&file, "no token\n").unwrap();
     let rest = format!("{}?token-file={}", consul.address(), file.display());
     let scene = Scene::new(consul.registry_at(&rest));

@@ -6,14 +6,11 @@ use std::time::Duration;
 
 use etcd_client::{Certificate, ConnectOptions, Identity, Permission, TlsOptions};
 use futures_util::StreamExt;
+use testing::PATIENCE;
+use testing::certificates::Authority;
+use testing::etcd::{Etcd, registry_at};
+use testing::scene::Scene;
 use tokio::time::{Instant, sleep_until, timeout};
-
-use support::PATIENCE;
-use support::certificates::Authority;
-use support::etcd::{Etcd, registry_at};
-use support::scene::Scene;
-
-mod support;
 
 /// An etcd with TLS, whose certificate is made out to a host.
 async fn with_tls(authority: &Authority, host: &str, flags: &[&str]) -> Etcd {

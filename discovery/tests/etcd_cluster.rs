@@ -7,12 +7,9 @@ use std::time::Duration;
 use discovery::Registration;
 use futures_util::StreamExt;
 use futures_util::future::{join, join_all};
-
-use support::etcd::{Etcd, free_port, registry};
-use support::eventually;
-use support::scene::Scene;
-
-mod support;
+use testing::etcd::{Etcd, registry};
+use testing::scene::Scene;
+use testing::{eventually, free_port};
 
 /// How soon a fault is noticed, another member found, and all as before.
 const LIMIT: Duration = Duration::from_secs(14);

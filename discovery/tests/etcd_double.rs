@@ -13,14 +13,11 @@ use discovery::{DiscoveryClient, Registration, ServiceNode, SnapshotStream};
 use fastrand::Rng;
 use futures_util::future::join_all;
 use futures_util::stream::StreamExt;
+use testing::etcd::registry;
+use testing::scene::{Scene, spelled};
+use testing::scripted_etcd::{Call, End, Outcome, ScriptedEtcd, State};
+use testing::{PATIENCE, eventually};
 use tokio::time::{Instant, sleep, timeout};
-
-use support::double::{Call, Double, End, Outcome, State};
-use support::etcd::registry;
-use support::scene::{Scene, spelled};
-use support::{PATIENCE, eventually};
-
-mod support;
 
 /// A node's time to live.
 const TTL: Duration = Duration::from_secs(2);
@@ -42,13 +39,18 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// Nodes have these ports.
 const PORTS: std::ops::RangeInclusive<u16> = 1..=6;
 
-async fn scene() -> (Double, Scene) {
-    let double = Double::start().await;
+async fn scene() -> (ScriptedEtcd, Scene) {
+    let double = ScriptedEtcd::start().await;
     let scene = Scene::new(registry(&double.address())).with_ttl(TTL);
     (double, scene)
 }
 
-impl Scene {
+trait Entry {
+    fn key(&self, port: u16) -> Vec<u8>;
+    fn value(&self, port: u16, version: &str) -> Vec<u8>;
+}
+
+impl Entry for Scene {
     fn key(&self, port: u16) -> Vec<u8> {
         format!("/services/{}/10.0.0.1:{port}", self.service).into()
     }
@@ -153,7 +155,7 @@ async fn a_key_that_a_successor_wrote_is_left_alone_until_it_is_gone() {
 async fn a_request_that_fails_once_is_made_again_at_once() {
     let (double, scene) = scene().await;
     for call in [Call::Range, Call::Grant, Call::Txn] {
-        double.fate().script(call, Outcome::Refused);
+        double.script().call(call, Outcome::Refused);
     }
     let mut lists = scene.registry.watch(&scene.service);
     assert!(next(&mut lists).await.unwrap().is_empty());
@@ -161,7 +163,7 @@ async fn a_request_that_fails_once_is_made_again_at_once() {
     timeout(PATIENCE, node.registered()).await.unwrap();
     let granted = double.look(|state| state.leases.len());
     assert_eq!(granted, 1, "it did not begin anew");
-    assert!(double.fate().is_done());
+    assert!(double.script().is_done());
 }
 
 /// A list for every change would be all that 10 000 nodes let etcd do.
@@ -170,7 +172,7 @@ async fn changes_come_without_another_list_being_read() {
     let (double, scene) = scene().await;
     let mut lists = scene.registry.watch(&scene.service);
     assert!(next(&mut lists).await.unwrap().is_empty());
-    double.fate().script(Call::Range, Outcome::Refused); // the next list
+    double.script().call(Call::Range, Outcome::Refused); // the next list
     for port in 1..=3 {
         let value = scene.value(port, "v1");
         let put = |state: &mut State| state.put(&scene.key(port), &value, 0);
@@ -178,7 +180,7 @@ async fn changes_come_without_another_list_being_read() {
         let all: Vec<_> = (1..=port).collect();
         assert_eq!(next(&mut lists).await.unwrap(), all);
     }
-    assert!(!double.fate().is_done(), "a list was read");
+    assert!(!double.script().is_done(), "a list was read");
 }
 
 /// The watch starts at the snapshot's own revision: an event of it is sent again, and is no change.
@@ -192,7 +194,7 @@ async fn a_quiet_watch_is_alive_as_long_as_progress_is_reported() {
     let item = timeout(NOTICED, lists.next()).await;
     assert!(item.is_err(), "{item:?}");
     double.replace();
-    double.fate().script_watch(End::Silent, 1); // after it was created
+    double.script().watch(End::Silent, 1); // after it was created
     assert!(next(&mut lists).await.is_err(), "the stream ended");
     assert!(next(&mut lists).await.unwrap().is_empty());
     let silent = timeout(NOTICED, lists.next()).await.unwrap().unwrap();
@@ -206,7 +208,7 @@ async fn a_cancelled_watch_begins_again_at_once() {
     let (double, scene) = scene().await;
     let mut lists = scene.registry.watch(&scene.service);
     assert!(next(&mut lists).await.unwrap().is_empty());
-    double.fate().script_watch(End::Withdrawn, 1); // after it was created
+    double.script().watch(End::Withdrawn, 1); // after it was created
     let value = scene.value(1, "v1");
     let put = |state: &mut State| state.put(&scene.key(1), &value, 0);
     double.change(put).unwrap();
@@ -219,7 +221,7 @@ async fn a_cancelled_watch_begins_again_at_once() {
 async fn a_node_whose_renewals_are_not_answered_takes_another_lease_in_time() {
     let (double, scene) = scene().await;
     let scene = scene.with_ttl(3 * TTL);
-    double.fate().script_renewals(End::Silent, 1); // after the one that opens it
+    double.script().renewals(End::Silent, 1); // after the one that opens it
     let _node = scene.join(1).await;
     let entry = || double.look(|state| state.keys.get(&scene.key(1)).cloned().unwrap());
     let before = entry();
@@ -234,7 +236,7 @@ async fn a_node_whose_renewals_are_not_answered_takes_another_lease_in_time() {
 
 /// A node that has to take another lease, and what becomes of its two tries to put its key under
 /// that one.
-async fn with_another_lease(tries: [Outcome; 2]) -> (Double, Scene, Registration, i64) {
+async fn with_another_lease(tries: [Outcome; 2]) -> (ScriptedEtcd, Scene, Registration, i64) {
     let (double, scene) = scene().await;
     let scene = scene.with_ttl(3 * TTL); // it waits up to 3 s between its tries
     let node = scene.join(1).await;
@@ -242,9 +244,9 @@ async fn with_another_lease(tries: [Outcome; 2]) -> (Double, Scene, Registration
     let fails = [Outcome::Refused; 2].map(|outcome| (Call::Range, outcome));
     let tries = tries.map(|outcome| (Call::Txn, outcome));
     for (call, outcome) in fails.into_iter().chain(tries) {
-        double.fate().script(call, outcome);
+        double.script().call(call, outcome);
     }
-    eventually("it tried", PATIENCE, async || double.fate().is_done()).await;
+    eventually("it tried", PATIENCE, async || double.script().is_done()).await;
     (double, scene, node, created)
 }
 
@@ -276,7 +278,7 @@ async fn a_node_whose_lease_could_not_be_revoked_has_not_left() {
     let scene = scene.with_ttl(Duration::from_secs(3600)); // it does not end by itself
     let node = scene.join(1).await;
     for _ in 0..2 {
-        double.fate().script(Call::Revoke, Outcome::Refused); // there is a second try
+        double.script().call(Call::Revoke, Outcome::Refused); // there is a second try
     }
     assert!(node.deregister().await.is_err());
     assert!(double.look(|state| state.keys.contains_key(&scene.key(1))));
@@ -288,10 +290,10 @@ async fn a_key_that_changed_after_a_look_is_not_overwritten() {
     let node = scene.join(1).await;
     let late = Outcome::Late(Duration::from_millis(500));
     for outcome in [Outcome::Refused, Outcome::Refused, late] {
-        double.fate().script(Call::Range, outcome);
+        double.script().call(Call::Range, outcome);
     }
     eventually("it looked again", PATIENCE, async || {
-        double.fate().is_done()
+        double.script().is_done()
     })
     .await;
     let theirs = scene.value(1, "v2");
@@ -318,7 +320,7 @@ async fn whatever_happens_all_is_right_in_the_end() {
 struct Schedule {
     seed: u64,
     random: Rng,
-    double: Double,
+    double: ScriptedEtcd,
     scene: Scene,
     /// By port, with the values they have in the registry: no two have the same.
     kept: BTreeMap<u16, (String, Registration)>,

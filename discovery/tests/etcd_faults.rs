@@ -6,14 +6,11 @@ use std::time::Duration;
 
 use discovery::{Error, Registration, ServiceName, SnapshotStream, Tags};
 use futures_util::stream::StreamExt;
+use testing::etcd::{Etcd, registry};
+use testing::relay::Relay;
+use testing::scene::Scene;
+use testing::{PATIENCE, eventually};
 use tokio::time::{Instant, sleep_until, timeout};
-
-use support::etcd::{Etcd, registry};
-use support::relay::Relay;
-use support::scene::Scene;
-use support::{PATIENCE, eventually};
-
-mod support;
 
 /// A node's time to live.
 const TTL: Duration = Duration::from_secs(3);
@@ -24,7 +21,12 @@ const NOTICED: Duration = Duration::from_secs(9);
 /// How soon all is as before when a fault is over.
 const HEALED: Duration = Duration::from_secs(5);
 
-impl Scene {
+trait Outage {
+    async fn notices(&self);
+    async fn heals(&self, nodes: &[Registration; 2]);
+}
+
+impl Outage for Scene {
     async fn notices(&self) {
         let stale = async || self.stale_for().is_some();
         eventually("the client notices", NOTICED, stale).await;

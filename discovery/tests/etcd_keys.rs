@@ -3,15 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use futures_util::future::join_all;
+use testing::etcd::{Etcd, registry};
+use testing::relay::Relay;
+use testing::scene::Scene;
+use testing::{PATIENCE, eventually, free_port};
 
-use support::etcd::{Etcd, free_port, registry};
-use support::relay::Relay;
-use support::scene::Scene;
-use support::{PATIENCE, eventually};
+trait Entries {
+    fn value(&self, port: u16, more: &str) -> String;
+    async fn lists_as_many_as(&self, count: usize);
+}
 
-mod support;
-
-impl Scene {
+impl Entries for Scene {
     /// What another program would write for the node 10.0.0.1 with this port.
     fn value(&self, port: u16, more: &str) -> String {
         let service = &self.service;

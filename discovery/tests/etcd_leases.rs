@@ -6,33 +6,28 @@
 use std::time::Duration;
 
 use discovery::Registration;
+use testing::etcd::{Etcd, registry};
+use testing::relay::Relay;
+use testing::scene::Scene;
+use testing::{PATIENCE, eventually};
 use tokio::time::{sleep, timeout};
-
-use support::etcd::{Etcd, registry};
-use support::relay::Relay;
-use support::scene::Scene;
-use support::{PATIENCE, eventually};
-
-mod support;
 
 /// A node's time to live.
 const TTL: Duration = Duration::from_secs(3);
 
-impl Etcd {
-    /// Waits until its only lease is renewed.
-    async fn renews(&self) {
-        let (lease, client) = (self.leases().await[0], self.client().await);
-        let left = async || {
-            let answer = client.clone().lease_time_to_live(lease, None).await;
-            answer.unwrap().ttl()
-        };
-        let granted = left().await;
-        eventually("time passes", PATIENCE, async || left().await < granted - 1).await;
-        eventually("it is renewed", PATIENCE, async || {
-            left().await >= granted - 1
-        })
-        .await;
-    }
+/// Waits until its only lease is renewed.
+async fn renews(etcd: &Etcd) {
+    let (lease, client) = (etcd.leases().await[0], etcd.client().await);
+    let left = async || {
+        let answer = client.clone().lease_time_to_live(lease, None).await;
+        answer.unwrap().ttl()
+    };
+    let granted = left().await;
+    eventually("time passes", PATIENCE, async || left().await < granted - 1).await;
+    eventually("it is renewed", PATIENCE, async || {
+        left().await >= granted - 1
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -74,7 +69,7 @@ async fn between_two_leases() -> (Etcd, Relay, Scene, Registration) {
     let relay = Relay::to(etcd.address()).await;
     let scene = Scene::new(registry(relay.address())).with_ttl(3 * TTL);
     let node = scene.join(1).await;
-    etcd.renews().await;
+    renews(&etcd).await;
     relay.lose_nodes();
     let two = async || etcd.leases().await.len() > 1;
     eventually("it has another lease", PATIENCE, two).await;

@@ -10,17 +10,12 @@ use discovery::{
 };
 use futures_util::future::{FutureExt, join, join_all};
 use futures_util::stream::StreamExt;
+use testing::gate::Gate;
+use testing::scene::{Scene, spelled};
+use testing::{PATIENCE, eventually};
 use tokio::runtime::Runtime;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-
-use support::gate::Gate;
-use support::scene::{Scene, spelled};
-use support::{PATIENCE, eventually};
-
-#[path = "../examples/file_registry/registry.rs"]
-mod file_registry;
-mod support;
 
 async fn all_nodes_of_a_service_are_resolved_in_turn(scene: Scene) {
     let _nodes = join_all([1, 2, 3].map(|port| scene.join(port))).await;
@@ -304,27 +299,27 @@ async fn memory() -> (Arc<dyn NodeRegistry>, ()) {
     (discovery::connect(&url).unwrap(), ())
 }
 
-async fn file() -> (Arc<dyn NodeRegistry>, support::Directory) {
-    let directory = support::Directory::new();
-    let registry = file_registry::FileRegistry(directory.0.clone());
+async fn file() -> (Arc<dyn NodeRegistry>, testing::Directory) {
+    let directory = testing::Directory::new().unwrap();
+    let registry = file_registry::FileRegistry(directory.path().to_owned());
     (Arc::new(registry), directory)
 }
 
 #[cfg(feature = "etcd")]
-async fn etcd() -> (Arc<dyn NodeRegistry>, support::etcd::Etcd) {
-    let server = support::etcd::Etcd::start().await;
+async fn etcd() -> (Arc<dyn NodeRegistry>, testing::etcd::Etcd) {
+    let server = testing::etcd::Etcd::start().await;
     (server.registry(), server)
 }
 
 #[cfg(feature = "consul")]
-async fn consul() -> (Arc<dyn NodeRegistry>, support::server::Server) {
-    let server = support::consul::start().await;
+async fn consul() -> (Arc<dyn NodeRegistry>, testing::server::Server) {
+    let server = testing::consul::start().await;
     (server.registry(), server)
 }
 
 #[cfg(feature = "zookeeper")]
-async fn zookeeper() -> (Arc<dyn NodeRegistry>, support::server::Server) {
-    let server = support::zookeeper::start().await;
+async fn zookeeper() -> (Arc<dyn NodeRegistry>, testing::server::Server) {
+    let server = testing::zookeeper::start().await;
     (server.registry(), server)
 }
 

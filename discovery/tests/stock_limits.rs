@@ -9,12 +9,9 @@ use std::time::Duration;
 use discovery::{DiscoveryClient, NodeRegistry, Registration, ServiceName, ServiceNode};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use testing::eventually;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
-
-use support::eventually;
-
-mod support;
 
 /// How long all services may take for their initial snapshots. Debug builds on a busy machine do it in
 /// a few seconds.
@@ -153,7 +150,7 @@ async fn many_nodes_are_registered(registry: Arc<dyn NodeRegistry>, count: usize
 }
 
 /// A client that loses its registry serves on, and follows all services again when that is back.
-async fn many_services_return(mut server: support::server::Server, count: usize) {
+async fn many_services_return(mut server: testing::server::Server, count: usize) {
     let client = DiscoveryClient::new(server.registry());
     let name = |number| format!("service-{number}").parse().unwrap();
     let services: Vec<ServiceName> = (0..count).map(name).collect();
@@ -182,38 +179,34 @@ async fn many_services_return(mut server: support::server::Server, count: usize)
 
 #[cfg(feature = "zookeeper")]
 mod zookeeper {
-    use super::*;
-
     #[tokio::test]
     async fn many_services_are_watched() {
-        let server = support::zookeeper::start().await;
+        let server = testing::zookeeper::start().await;
         super::many_services_are_watched(server.registry(), 120).await;
     }
 
     #[tokio::test]
     async fn many_nodes_are_registered() {
-        let server = support::zookeeper::start().await;
+        let server = testing::zookeeper::start().await;
         super::many_nodes_are_registered(server.registry(), 120).await;
     }
 
     #[tokio::test]
     async fn many_services_return() {
-        super::many_services_return(support::zookeeper::start().await, 120).await;
+        super::many_services_return(testing::zookeeper::start().await, 120).await;
     }
 }
 
 #[cfg(feature = "consul")]
 mod consul {
-    use super::*;
-
     #[tokio::test]
     async fn many_services_are_watched() {
-        let server = support::consul::start().await;
+        let server = testing::consul::start().await;
         super::many_services_are_watched(server.registry(), 300).await;
     }
 
     #[tokio::test]
     async fn many_services_return() {
-        super::many_services_return(support::consul::start().await, 300).await;
+        super::many_services_return(testing::consul::start().await, 300).await;
     }
 }

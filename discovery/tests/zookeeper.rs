@@ -5,15 +5,12 @@
 use std::fs;
 use std::time::Duration;
 
+use testing::relay::Relay;
+use testing::scene::Scene;
+use testing::server::Server;
+use testing::{Directory, PATIENCE, eventually, zookeeper};
 use tokio::time::timeout;
 use zookeeper_client::{Acls, Client, CreateMode, Error as ZkError, Stat};
-
-use support::relay::Relay;
-use support::scene::Scene;
-use support::server::Server;
-use support::{Directory, PATIENCE, eventually, zookeeper};
-
-mod support;
 
 /// A session of somebody else's.
 async fn client(zookeeper: &Server) -> Client {
@@ -169,8 +166,8 @@ async fn a_password_is_read_from_its_file_for_each_session() {
     let owner = format!("greeter:p%40ss@{}", zookeeper.address());
     let scene = Scene::new(zookeeper.registry_at(&owner));
     let _one = scene.join(1).await;
-    let directory = Directory::new();
-    let file = directory.0.join("password");
+    let directory = Directory::new().unwrap();
+    let file = directory.file("password");
     fs::write(&file, "s3cret\n").unwrap();
     let url = format!(
         "greeter@{}?password-file={}",

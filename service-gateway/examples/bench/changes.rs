@@ -6,12 +6,11 @@ use anyhow::{Context, anyhow};
 use awc::Client;
 use discovery::ServiceNode;
 use etcd_client::{Txn, TxnOp};
+use testing::Directory;
+use testing::etcd::Etcd;
+use testing::process::Process;
+use testing::usage::Usage;
 use tokio::time::{MissedTickBehavior, interval, sleep};
-
-use crate::directory::Directory;
-use crate::etcd::Etcd;
-use crate::process::Process;
-use crate::usage::Usage;
 
 const SECOND: Duration = Duration::from_secs(1);
 

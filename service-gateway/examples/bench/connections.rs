@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::ensure;
+use testing::Directory;
+use testing::etcd::Etcd;
+use testing::usage::Usage;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::changes::{Running, entry, greeter};
-use crate::directory::Directory;
-use crate::etcd::Etcd;
-use crate::usage::Usage;
 use crate::wrk;
 
 /// Clients that have had an answer each, and ask for nothing more.

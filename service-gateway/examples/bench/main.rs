@@ -11,34 +11,20 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use testing::Directory;
+use testing::etcd::Etcd;
+use testing::process::Process;
 
 mod changes;
 mod connections;
-#[path = "../faults/directory.rs"]
-mod directory;
-#[path = "../../../discovery/tests/support/etcd.rs"]
-#[allow(dead_code, reason = "the library's tests use more of it")]
-mod etcd;
 mod machine;
 mod peer;
 mod plot;
-#[path = "../faults/process.rs"]
-#[allow(dead_code, reason = "the faults use more of it")]
-mod process;
 mod report;
-#[path = "../../../discovery/tests/support/server.rs"]
-#[allow(dead_code, reason = "the library's tests use more of it")]
-mod server;
-#[path = "../faults/usage.rs"]
-#[allow(dead_code, reason = "the faults look at more of it")]
-mod usage;
 mod workload;
 mod wrk;
 
-use directory::Directory;
-use etcd::Etcd;
 use peer::Peer;
-use process::Process;
 use report::Report;
 use workload::Workload;
 

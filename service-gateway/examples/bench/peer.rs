@@ -7,11 +7,11 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::Context;
-
-use crate::directory::Directory;
-use crate::etcd::free_port;
-use crate::process::{Process, until};
-use crate::usage::Usage;
+use testing::Directory;
+use testing::free_port;
+use testing::process::Process;
+use testing::try_until;
+use testing::usage::Usage;
 
 /// A proxy that listens in front of the greeters, and ends with this.
 pub(crate) struct Peer {
@@ -121,9 +121,9 @@ impl Peer {
             runs: Runs::Other(child),
         };
         let listens = || async { Ok(TcpStream::connect(address).is_ok()) };
-        until(
-            Duration::from_secs(5),
+        try_until(
             &format!("{name} to listen"),
+            Duration::from_secs(5),
             listens,
         )
         .await?;

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use testing::usage::Usage;
+
 use crate::peer::Peer;
-use crate::usage::Usage;
 use crate::workload::Workload;
 use crate::wrk::Outcome;
 

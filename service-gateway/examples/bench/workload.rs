@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::directory::Directory;
+use testing::Directory;
 
 /// One kind of load.
 #[derive(Clone, Copy)]

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use actix_web::rt::time::sleep;
+use testing::free_port;
+use testing::try_until;
 
 use crate::Verdict;
-use crate::etcd::free_port;
-use crate::process::until;
 use crate::stand_in::{Peer, StandIn};
 use crate::system::System;
 
@@ -58,7 +58,7 @@ pub(crate) async fn reuse_race() -> anyhow::Result<Verdict> {
     system.until_known(1).await?;
     let (gets, posts) = (system.gets(600), system.posts(100));
     let enough = || async { Ok(gets.count() >= 10_000) };
-    until(SECOND * 60, "ten thousand answers", enough).await?;
+    try_until("ten thousand answers", SECOND * 60, enough).await?;
     let (gets, posts) = (gets.end().await?, posts.end().await?);
     let doubled = executed.borrow().values().filter(|n| **n > 1).count();
     let answered = executed.borrow().len() as u64 >= posts.answered();

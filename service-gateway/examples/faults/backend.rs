@@ -1,8 +1,5 @@
 //! The registry that a fault happens to: its server, and what others may do to what is in it.
 
-use crate::etcd::Etcd;
-use crate::server::Daemon;
-
 pub(crate) mod consul;
 #[cfg(feature = "zookeeper")]
 pub(crate) mod zookeeper;
@@ -108,7 +105,7 @@ impl Backend for Etcd {
     }
 }
 
-/// What a [`Server`](crate::server::Server) does by itself.
+/// What a [`Server`](testing::server::Server) does by itself.
 macro_rules! by_its_server {
     () => {
         async fn run(&mut self) {
@@ -137,3 +134,5 @@ macro_rules! by_its_server {
     };
 }
 use by_its_server;
+use testing::etcd::Etcd;
+use testing::server::Daemon;

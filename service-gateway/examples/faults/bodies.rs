@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use futures_util::future::join_all;
+use testing::try_until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::Verdict;
-use crate::process::until;
 use crate::scripted::{self, Upstream, Wire, answering_by_number, answers};
 use crate::system::System;
 
@@ -92,7 +92,7 @@ pub(crate) async fn early_answer() -> anyhow::Result<Verdict> {
     node.has_open(0).await;
     let took = left.elapsed();
     let freed = || async { Ok(system.usage()?.descriptors <= before) };
-    until(SECOND * 10, "the gateway's descriptors to be freed", freed).await?;
+    try_until("the gateway's descriptors to be freed", SECOND * 10, freed).await?;
     Ok(Verdict::new(refused == 10 && took <= SECOND)
         .note(format!("{refused} of 10 uploads got their 413"))
         .note(format!(

@@ -8,11 +8,11 @@ use std::time::Duration;
 use actix_web::http::header::{DATE, HttpDate};
 use actix_web::rt::time::sleep;
 use anyhow::Context;
+use testing::Directory;
+use testing::etcd::Etcd;
+use testing::try_until;
 
 use crate::Verdict;
-use crate::directory::Directory;
-use crate::etcd::Etcd;
-use crate::process::until;
 use crate::system::{System, TTL};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ pub(crate) async fn clock() -> anyhow::Result<Verdict> {
         fs::write(&offset, text)?;
         for process in system.greeters.iter().chain([&system.gateway]) {
             let is_so = || async { Ok((ahead(process.address).await? - seconds).abs() < 60.0) };
-            until(SECOND * 5, "the clock to be another", is_so).await?;
+            try_until("the clock to be another", SECOND * 5, is_so).await?;
         }
         sleep(TTL + SECOND * 2).await;
         let states = system.states().await?;

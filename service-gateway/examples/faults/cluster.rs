@@ -5,10 +5,11 @@ use std::time::Instant;
 use actix_web::rt::time::sleep;
 use anyhow::Context;
 use futures_util::future::join;
+use testing::etcd::Etcd;
+use testing::free_port;
+use testing::try_until;
 
 use crate::Verdict;
-use crate::etcd::{Etcd, free_port};
-use crate::process::until;
 use crate::registry::{SECOND, recovered};
 use crate::system::{System, TTL};
 
@@ -83,7 +84,7 @@ impl Cluster {
     async fn lose_quorum(&mut self) -> anyhow::Result<()> {
         self.follower.kill();
         let away = || async { Ok(self.system.registry_state().await? == "away") };
-        until(SECOND * 14, "the gateway to notice", away).await?;
+        try_until("the gateway to notice", SECOND * 14, away).await?;
         sleep(TTL).await;
         Ok(())
     }
@@ -94,10 +95,10 @@ impl Cluster {
         let system = &mut self.system;
         system.replace_gateway().await?;
         let ready = || async { Ok(system.admin("/ready").await?.0 == 200) };
-        until(SECOND * 20, "the new gateway to be ready", ready).await?;
+        try_until("the new gateway to be ready", SECOND * 20, ready).await?;
         let ready = began.elapsed().as_secs_f64();
         let away = || async { Ok(system.registry_state().await? == "away") };
-        until(SECOND * 2, "its list to be called stale", away).await?;
+        try_until("its list to be called stale", SECOND * 2, away).await?;
         system.until_known(3).await?;
         Ok(ready)
     }

@@ -9,14 +9,14 @@ use awc::Client;
 use discovery::ServiceNode;
 use etcd_client::{Txn, TxnOp};
 use serde_json::Value;
+use testing::etcd::Etcd;
+use testing::try_until;
+use testing::usage::Usage;
 use tokio::time::MissedTickBehavior;
 
 use crate::Verdict;
-use crate::etcd::Etcd;
-use crate::process::until;
 use crate::stand_in::{Peer, StandIn};
 use crate::system::{System, entry};
-use crate::usage::Usage;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,7 @@ pub(crate) async fn many() -> anyhow::Result<Verdict> {
     let began = Instant::now();
     let system = System::around(etcd, &[], &[]).await?;
     let ready = || async { Ok(system.admin("/ready").await?.0 == 200) };
-    until(SECOND * 20, "the gateway to be ready", ready).await?;
+    try_until("the gateway to be ready", SECOND * 20, ready).await?;
     let listed = began.elapsed();
     let before = Usage::of(system.gateway.id())?;
 
@@ -51,7 +51,7 @@ pub(crate) async fn many() -> anyhow::Result<Verdict> {
     }
     let listed_at_last = listed_in(&system.server).await?;
     let equal = || async { Ok(known(&system).await? == listed_at_last) };
-    let equal = until(SECOND * 5, "the gateway to know what etcd does", equal).await;
+    let equal = try_until("the gateway to know what etcd does", SECOND * 5, equal).await;
     let gets = gets.end().await?;
     let after = Usage::of(system.gateway.id())?;
 

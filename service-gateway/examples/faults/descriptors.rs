@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use actix_web::rt::time::sleep;
 use anyhow::{Context, ensure};
+use testing::process::limited;
+use testing::try_until;
 use tokio::net::TcpStream;
 
 use crate::Verdict;
-use crate::process::limited;
 use crate::system::{FREE, System};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -127,7 +128,7 @@ async fn too_few() -> anyhow::Result<String> {
         .stdout(Stdio::null())
         .spawn()?;
     let mut ended = None;
-    crate::process::until(SECOND * 10, "its end", || {
+    try_until("its end", SECOND * 10, || {
         ended = child.try_wait().transpose();
         let is_over = ended.is_some();
         async move { Ok(is_over) }

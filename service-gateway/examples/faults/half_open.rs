@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use testing::etcd::Etcd;
+use testing::try_until;
 
 use crate::Verdict;
-use crate::etcd::Etcd;
-use crate::process::until;
 use crate::scripted::{Upstream, Wire};
 use crate::system::System;
 
@@ -62,7 +62,7 @@ pub(crate) async fn half_open_client() -> anyhow::Result<Verdict> {
     }
     let began = Instant::now();
     let are_gone = || async { Ok(system.metric("gateway_connections").await? < 0.5) };
-    let gone = until(LIMIT, "the connections' end", are_gone).await;
+    let gone = try_until("the connections' end", LIMIT, are_gone).await;
     let left = system.metric("gateway_connections").await?;
     drop(to_node);
     Ok(Verdict::new(gone.is_ok()).note(format!(

@@ -1,7 +1,8 @@
 //! What of a message's head goes on.
 
+use testing::etcd::Etcd;
+
 use crate::Verdict;
-use crate::etcd::Etcd;
 use crate::scripted::{Message, Wire, answering_by_number};
 use crate::system::System;
 

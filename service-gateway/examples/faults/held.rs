@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use actix_web::rt;
 use service_runtime::descriptors::raise_limit;
+use testing::etcd::Etcd;
+use testing::try_until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::Verdict;
-use crate::etcd::Etcd;
-use crate::process::until;
 use crate::system::System;
 
 /// Requests at a time, just below what the gateway takes.
@@ -51,7 +51,7 @@ pub(crate) async fn held_bodies() -> anyhow::Result<Verdict> {
     }
     let expected = (REQUESTS * BODY_BYTES) as u64;
     let all_taken = || async { Ok(received.get() >= expected) };
-    until(Duration::from_secs(90), "all bodies at the node", all_taken).await?;
+    try_until("all bodies at the node", Duration::from_secs(90), all_taken).await?;
     let usage = system.usage()?;
     taking.abort();
     Ok(Verdict::new(usage.peak <= MEMORY)

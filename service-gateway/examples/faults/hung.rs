@@ -9,11 +9,11 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::rt::time::sleep;
 use anyhow::Context;
 use serde_json::Value;
+use testing::etcd::Etcd;
+use testing::try_until;
 
 use crate::Verdict;
-use crate::etcd::Etcd;
 use crate::node::Node;
-use crate::process::until;
 use crate::running::Running;
 use crate::system::System;
 
@@ -101,7 +101,7 @@ pub(crate) async fn slow_for_all() -> anyhow::Result<Verdict> {
     let system = around(&nodes, &[]).await?;
     let gets = system.gets(20);
     let known = || async { Ok(gets.count() >= 100) };
-    until(SECOND * 30, "100 responses", known).await?;
+    try_until("100 responses", SECOND * 30, known).await?;
     sleep(SECOND * 5).await; // those that were sent before have been hedged
     let before = system.metric("gateway_hedges_total").await?;
     sleep(SECOND * 12).await;
@@ -165,7 +165,7 @@ pub(crate) async fn budget_apart() -> anyhow::Result<Verdict> {
     load.in_flight = 4096;
     let reports = Running::begin(load);
     let spent = || async { Ok(system.metric("gateway_budget_refusals_total").await? > 100.0) };
-    until(SECOND * 30, "the end of the other budget", spent).await?;
+    try_until("the end of the other budget", SECOND * 30, spent).await?;
     let gets = system.gets(100);
     sleep(SECOND).await;
     system.greeters[0].signal("-STOP")?;
@@ -194,7 +194,7 @@ pub(crate) async fn drained_stays() -> anyhow::Result<Verdict> {
     for version in ["v1", "v2"] {
         system.greeters.remove(0).leave().await?;
         let gone = || async { Ok(!system.states().await?.contains_key(&drained)) };
-        until(SECOND * 10, "the node to leave", gone).await?;
+        try_until("the node to leave", SECOND * 10, gone).await?;
         system.add_at(&drained, version).await?;
         let index = system.greeters.len() - 1;
         system.greeters.swap(0, index);
@@ -205,7 +205,7 @@ pub(crate) async fn drained_stays() -> anyhow::Result<Verdict> {
     let received = gets.answers_of(&drained) - before;
     act(&system, &drained, "release").await?;
     let responds = || async { Ok(gets.answers_of(&drained) > before + received) };
-    until(SECOND * 5, "responses once it is undrained", responds).await?;
+    try_until("responses once it is undrained", SECOND * 5, responds).await?;
     let gets = gets.end().await?;
     let held = gets.failed() == 0 && received == 0 && state.as_deref() == Some("draining");
     Ok(Verdict::new(held)

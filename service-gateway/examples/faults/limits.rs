@@ -7,13 +7,13 @@ use actix_web::rt::time::sleep;
 use awc::http::Method;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use testing::etcd::Etcd;
+use testing::try_until;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{interval, timeout};
 
 use crate::Verdict;
-use crate::etcd::Etcd;
-use crate::process::until;
 use crate::running::Running;
 use crate::system::System;
 
@@ -90,7 +90,7 @@ pub(crate) async fn slow_clients() -> anyhow::Result<Verdict> {
     let attack = actix_web::web::block(move || attack(address));
     let there =
         || async { Ok(system.metric("gateway_connections").await? as usize >= SLOW_CLIENTS) };
-    until(SECOND * 10, "slow clients", there).await?;
+    try_until("slow clients", SECOND * 10, there).await?;
     let dropped = attack.await?;
     let during = good.end().await?;
     let slowest = dropped.iter().max().copied().unwrap_or_default();

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use serde_json::Value;
+use testing::Directory;
+use testing::process::Process;
+use testing::try_until;
 
 use crate::Verdict;
-use crate::directory::Directory;
-use crate::process::{Process, until};
 use crate::system::{System, entry};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -45,17 +46,17 @@ pub(crate) async fn blocked_log() -> anyhow::Result<Verdict> {
         let skipped = r#"gateway_registry_skipped_entries{service="greeter"}"#;
         Ok(system.metric(skipped).await? as u32 == 500 * ROUNDS)
     };
-    until(SECOND * 5, "the malformed entries to be counted", skipped).await?;
+    try_until("the malformed entries to be counted", SECOND * 5, skipped).await?;
     let ready = system.admin("/ready").await?.0;
     let began = Instant::now();
     let added = system.add("v1").await?.address.to_string();
     let answers = || async { Ok(gets.answers_of(&added) > 0) };
-    until(SECOND * 5, "the added node to get requests", answers).await?;
+    try_until("the added node to get requests", SECOND * 5, answers).await?;
     let joined = began.elapsed();
     let died = Instant::now();
     system.greeters.drain(..2); // kill -9
     let is_gone = || async { Ok(system.states().await?.len() == 2) };
-    until(SECOND * 15, "the dead nodes to be gone", is_gone).await?;
+    try_until("the dead nodes to be gone", SECOND * 15, is_gone).await?;
     let gone = died.elapsed();
     let gets = gets.end().await?;
     let dropped = || async { system.metric("gateway_log_lines_dropped_total").await };
@@ -113,7 +114,7 @@ async fn forged(format: &str) -> anyhow::Result<Vec<String>> {
         ("LOG_FORMAT", format),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let server = crate::etcd::Etcd::start().await;
+    let server = testing::etcd::Etcd::start().await;
     let registry = server.address();
     let flags = ["--access-log"];
     let system = System::within(environment.to_vec(), server, &registry, &["v1"], &flags).await?;
@@ -138,7 +139,7 @@ async fn forged(format: &str) -> anyhow::Result<Vec<String>> {
         client.rest().await; // a response of the greeter, or 400
     }
     let written = || async { system.gateway.logged("\"duration_ms\"") };
-    until(SECOND * 5, "a line of the access log", written).await?;
+    try_until("a line of the access log", SECOND * 5, written).await?;
     let log = system.gateway.log()?;
     ensure!(
         log.contains("ignoring malformed registry entry"),
@@ -204,10 +205,10 @@ pub(crate) async fn access_log_full() -> anyhow::Result<Verdict> {
     let gets = system.gets(300);
     let dropped = || async { system.metric("gateway_access_log_dropped_total").await };
     let drops = || async { Ok(dropped().await? >= 100.0) };
-    until(SECOND * 30, "lines to be dropped", drops).await?;
+    try_until("lines to be dropped", SECOND * 30, drops).await?;
     fs::remove_file(&filler)?;
     let goes_on = || async { system.gateway.logged("output is written again") };
-    until(SECOND * 15, "the log to go on", goes_on).await?;
+    try_until("the log to go on", SECOND * 15, goes_on).await?;
     let gets = gets.end().await?;
     let requests = gets.answered() + gets.failed();
     let lines =

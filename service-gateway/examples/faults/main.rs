@@ -12,21 +12,16 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use load::Tally;
+use testing::etcd::Etcd;
 
 mod attempts;
 mod backend;
 mod bodies;
 mod clock;
 mod cluster;
-#[path = "../../../discovery/tests/support/consul.rs"]
-#[allow(dead_code, reason = "the library's tests use more of it")]
-mod consul;
 mod crowd;
 mod descriptors;
-mod directory;
-#[path = "../../../discovery/tests/support/etcd.rs"]
-#[allow(dead_code, reason = "the library's tests use more of it")]
-mod etcd;
 mod framing;
 mod half_open;
 mod headers;
@@ -37,34 +32,21 @@ mod logs;
 mod missed;
 mod node;
 mod nodes;
-mod process;
 mod quiet;
 mod refused_heads;
 mod registry;
-#[path = "../../../discovery/tests/support/relay.rs"]
-#[allow(dead_code, reason = "the library's tests use more of it")]
-mod relay;
 mod replaced;
 mod running;
 mod scale;
 mod scripted;
-#[path = "../../../discovery/tests/support/server.rs"]
-#[allow(dead_code, reason = "the library's tests use more of it")]
-mod server;
 mod sick;
 mod smuggling;
 mod soak;
 mod stand_in;
 mod system;
 mod unconfirmed;
-mod usage;
-#[cfg(feature = "zookeeper")]
-#[path = "../../../discovery/tests/support/zookeeper.rs"]
-#[allow(dead_code, reason = "the library's tests use more of it")]
-mod zookeeper;
 
 use backend::Backend;
-use load::Tally;
 
 /// Runs faults against the real system, and tells which of them it survives.
 #[derive(Debug, Parser)]
@@ -238,14 +220,14 @@ fn all<B: Backend>() -> impl Iterator<Item = Fault> {
         limits::slow_clients "2000 slow heads, bodies and readers, 400 a second";
     }
     .into_iter()
-    .filter(|fault| fault.everywhere || B::SCHEME == etcd::Etcd::SCHEME)
+    .filter(|fault| fault.everywhere || B::SCHEME == Etcd::SCHEME)
 }
 
 #[actix_web::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.registry {
-        Registry::Etcd => run::<etcd::Etcd>(&cli).await,
+        Registry::Etcd => run::<Etcd>(&cli).await,
         Registry::Consul => run::<backend::consul::Consul>(&cli).await,
         #[cfg(feature = "zookeeper")]
         Registry::Zookeeper => run::<backend::zookeeper::ZooKeeper>(&cli).await,

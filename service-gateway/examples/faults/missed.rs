@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use actix_web::rt::time::sleep;
+use testing::etcd::Etcd;
+use testing::relay::Relay;
+use testing::try_until;
 
 use crate::Verdict;
-use crate::etcd::Etcd;
-use crate::process::until;
 use crate::registry::SECOND;
-use crate::relay::Relay;
 use crate::system::System;
 
 /// Three greeters that reach etcd, and a gateway that does so through a relay.
@@ -33,7 +33,7 @@ pub(crate) async fn etcd_compacted() -> anyhow::Result<Verdict> {
     sleep(SECOND).await;
     relay.cut();
     let away = || async { Ok(system.registry_state().await? == "away") };
-    until(SECOND * 9, "the gateway to notice", away).await?;
+    try_until("the gateway to notice", SECOND * 9, away).await?;
     for _ in 0..2 {
         let address = system.add("v2").await?.address.to_string();
         system.until_listed(&address).await?;
@@ -48,7 +48,7 @@ pub(crate) async fn etcd_compacted() -> anyhow::Result<Verdict> {
     let began = Instant::now();
     let known = async || anyhow::Ok(system.states().await?.into_keys().collect::<BTreeSet<_>>());
     let right = || async { Ok(known().await? == there) };
-    until(SECOND * 20, "those who are there to be known", right).await?;
+    try_until("those who are there to be known", SECOND * 20, right).await?;
     let took = began.elapsed();
     let gets = gets.end().await?;
     Ok(Verdict::new(gets.failed() == 0 && took <= SECOND * 5)
@@ -70,14 +70,14 @@ pub(crate) async fn relist() -> anyhow::Result<Verdict> {
     let address = gone.address.to_string();
     gone.leave().await?;
     let began = Instant::now();
-    until(SECOND * 5, "the news to be lost", || async {
+    try_until("the news to be lost", SECOND * 5, || async {
         Ok(relay.lost() > 0)
     })
     .await?;
     sleep(SECOND * 2).await;
     let missed = system.states().await?.contains_key(&address);
     let healed = || async { Ok(!system.states().await?.contains_key(&address)) };
-    until(SECOND * 90, "the node to be gone", healed).await?;
+    try_until("the node to be gone", SECOND * 90, healed).await?;
     let took = began.elapsed();
     let gets = gets.end().await?;
     Ok(

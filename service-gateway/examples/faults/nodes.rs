@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use actix_web::rt::time::sleep;
 use futures_util::future::join_all;
+use testing::try_until;
 
 use crate::Verdict;
 use crate::backend::Backend;
-use crate::process::until;
 use crate::sick::Sick;
 use crate::system::{System, SystemOn, TTL};
 
@@ -21,7 +21,7 @@ pub(crate) async fn killed<B: Backend>() -> anyhow::Result<Verdict> {
     let died = Instant::now();
     drop(system.greeters.remove(0));
     let gone = || async { Ok(system.server.listed().await?.len() == 2) };
-    until(TTL * 3, "its key to go", gone).await?;
+    try_until("its key to go", TTL * 3, gone).await?;
     let took = died.elapsed();
     let (gets, posts) = (gets.end().await?, posts.end().await?);
     Ok(
@@ -59,7 +59,7 @@ pub(crate) async fn scaled_up<B: Backend>() -> anyhow::Result<Verdict> {
         system.until_listed(&address).await?;
         let listed = Instant::now();
         let answers = || async { Ok(gets.answers_of(&address) > 0) };
-        until(SECOND * 10, "an answer of the new node", answers).await?;
+        try_until("an answer of the new node", SECOND * 10, answers).await?;
         slowest = slowest.max(listed.elapsed());
     }
     for greeter in system.greeters.drain(..7) {
@@ -197,7 +197,7 @@ pub(crate) async fn same_address<B: Backend>() -> anyhow::Result<Verdict> {
     drop(system.greeters.remove(0)); // its lease lives on
     system.add_at(&address, "v2").await?;
     let is_new = || async { Ok(gets.answers_of_both(&address, "v2") > 0) };
-    until(SECOND * 5, "the successor to answer", is_new).await?;
+    try_until("the successor to answer", SECOND * 5, is_new).await?;
     sleep(TTL + SECOND * 2).await; // the old lease ends meanwhile
     let listed = system.states().await?.contains_key(&address);
     let gets = gets.end().await?;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use testing::etcd::Etcd;
+use testing::try_until;
 
 use crate::Verdict;
-use crate::etcd::Etcd;
-use crate::process::until;
 use crate::scripted::{Message, Wire, requests};
 use crate::system::System;
 
@@ -33,7 +33,7 @@ pub(crate) async fn refused_heads() -> anyhow::Result<Verdict> {
         }
     }
     let logged = || async { Ok(unlogged(&system, &ids)? == 0) };
-    let logged = until(Duration::from_secs(5), "the access log", logged).await;
+    let logged = try_until("the access log", Duration::from_secs(5), logged).await;
     let counted = counted(&system).await?;
     let sent = 2 * heads.len();
     let held = wrong.is_empty() && logged.is_ok() && counted == sent;

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use actix_web::rt::time::sleep;
+use testing::relay::Relay;
+use testing::try_until;
 
 use crate::Verdict;
 use crate::backend::Backend;
-use crate::process::until;
-use crate::relay::Relay;
 use crate::stand_in::{Peer, StandIn};
 use crate::system::{SystemOn, TTL, get};
 
@@ -22,7 +22,7 @@ pub(crate) async fn recovered<B: Backend>(
 ) -> anyhow::Result<(bool, String)> {
     let count = system.greeters.len();
     let listed = || async { Ok(system.server.listed().await?.len() == count) };
-    until(SECOND * 20, "all to be listed again", listed).await?;
+    try_until("all to be listed again", SECOND * 20, listed).await?;
     let listed = back.elapsed();
     let began = Instant::now();
     system.add("v1").await?;
@@ -77,7 +77,7 @@ async fn fell_silent<B: Backend>(
     begin(&system);
     let began = Instant::now();
     let away = || async { Ok(system.registry_state().await? == "away") };
-    until(SECOND * 20, "the gateway to notice", away).await?;
+    try_until("the gateway to notice", SECOND * 20, away).await?;
     let noticed = began.elapsed();
     sleep((TTL * 3).saturating_sub(noticed)).await;
     end(&system);
@@ -99,7 +99,7 @@ pub(crate) async fn etcd_wiped<B: Backend>() -> anyhow::Result<Verdict> {
     system.server.replace().await;
     let back = Instant::now();
     let listed = || async { Ok(system.server.listed().await?.len() == 3) };
-    until(SECOND * 30, "all to be listed again", listed).await?;
+    try_until("all to be listed again", SECOND * 30, listed).await?;
     let took = back.elapsed();
     system.add("v1").await?;
     system.until_known(4).await?;
@@ -138,7 +138,7 @@ async fn back_within_a_ttl<B: Backend>(
     fault.await?;
     let began = Instant::now();
     let listed = || async { Ok(system.server.listed().await?.len() == 3) };
-    until(SECOND * 20, "all to be listed again", listed).await?;
+    try_until("all to be listed again", SECOND * 20, listed).await?;
     let took = began.elapsed();
     sleep(SECOND).await;
     let gets = gets.end().await?;
@@ -159,7 +159,7 @@ pub(crate) async fn cold_start<B: Backend>() -> anyhow::Result<Verdict> {
     let is_ready = || async {
         Ok(system.admin("/ready").await?.0 == 200 && system.states().await?.len() == 2)
     };
-    until(SECOND * 20, "the gateway to be ready", is_ready).await?;
+    try_until("the gateway to be ready", SECOND * 20, is_ready).await?;
     let took = began.elapsed();
     Ok(
         Verdict::new(status == 503 && ready == 503 && said && took <= SECOND * 5)
@@ -223,7 +223,7 @@ pub(crate) async fn junk<B: Backend>() -> anyhow::Result<Verdict> {
             .await? as usize
             == count)
     };
-    until(SECOND * 5, "all junk to be counted", skipped).await?;
+    try_until("all junk to be counted", SECOND * 5, skipped).await?;
     sleep(SECOND).await;
     let known = system.states().await?.len();
     let gets = gets.end().await?;

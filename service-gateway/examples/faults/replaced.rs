@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use actix_web::rt::time::sleep;
 use anyhow::ensure;
 use futures_util::future::{join, join_all};
+use testing::etcd::Etcd;
+use testing::try_until;
 
 use crate::Verdict;
-use crate::etcd::Etcd;
-use crate::process::until;
 use crate::running::Running;
 use crate::system::System;
 
@@ -71,7 +71,7 @@ pub(crate) async fn hup() -> anyhow::Result<Verdict> {
     let greeter = system.greeters.remove(0);
     let greeter = greeter.end_by("-HUP").await?;
     let slow = system.slow(1);
-    until(SECOND * 5, "a slow request", || async {
+    try_until("a slow request", SECOND * 5, || async {
         Ok(system.metric("gateway_requests_in_flight").await? >= 1.0)
     })
     .await?;

@@ -6,7 +6,6 @@ use actix_web::rt::task::JoinHandle;
 use load::{Load, Tally};
 use tokio::sync::oneshot;
 
-
 /// A load, and what became of it so far.
 pub(crate) struct Running {
     tally: Rc<RefCell<Tally>>,

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use actix_web::rt::time::sleep;
 use discovery::{DiscoveryClient, ServiceName};
 use futures_util::future::{try_join, try_join_all};
+use testing::etcd::{Etcd, registry};
+use testing::relay::Relay;
+use testing::try_until;
+use testing::usage::Usage;
 
 use crate::Verdict;
-use crate::etcd::{Etcd, registry};
-use crate::process::until;
-use crate::relay::Relay;
 use crate::running::Running;
 use crate::stand_in::{Peer, StandIn};
 use crate::system::{System, entry};
-use crate::usage::Usage;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -43,7 +43,7 @@ pub(crate) async fn gone_nodes() -> anyhow::Result<Verdict> {
             && now.close_wait == 0
             && now.memory <= before.memory + 10.0)
     };
-    let back = until(SECOND * 60, "descriptors and memory", back).await;
+    let back = try_until("descriptors and memory", SECOND * 60, back).await;
     let (took, after) = (gone.elapsed(), usage()?);
     let failed = first.failed() + gets.failed();
     Ok(Verdict::new(back.is_ok() && failed == 0)
@@ -69,7 +69,7 @@ async fn come_and_go(system: &System, gets: &Running) -> anyhow::Result<Usage> {
     system.until_known(303).await?;
     let turns = gets.count() + 600; // nearly two for each
     let asked = || async { Ok(gets.count() >= turns) };
-    until(SECOND * 30, "an answer of each node", asked).await?;
+    try_until("an answer of each node", SECOND * 30, asked).await?;
     let usage = Usage::of(system.gateway.id())?;
     system.server.delete("/services/greeter/127.0.1.1:").await;
     system.until_known(3).await?;
@@ -87,7 +87,7 @@ pub(crate) async fn many_gateways() -> anyhow::Result<Verdict> {
     etcd.put_all((1..=10).map(|n| entry(&address(n), "null")))
         .await;
     let agree = || async { Ok(clients.iter().all(|client| is_current(client, 10))) };
-    until(SECOND * 20, "all to know ten nodes", agree).await?;
+    try_until("all to know ten nodes", SECOND * 20, agree).await?;
     relay.cut();
     etcd.kill();
     etcd.run().await;
@@ -105,7 +105,7 @@ pub(crate) async fn many_gateways() -> anyhow::Result<Verdict> {
         etcd.put_all([entry(&address(11), "null")].into_iter())
             .await;
         let agree = || async { Ok(clients.iter().all(|client| is_current(client, 11))) };
-        until(SECOND * 20, "all to know the eleventh", agree).await?;
+        try_until("all to know the eleventh", SECOND * 20, agree).await?;
         anyhow::Ok(back.elapsed())
     };
     let (returns, agreed) = try_join(try_join_all(returns), restart).await?;

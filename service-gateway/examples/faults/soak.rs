@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use actix_web::rt::time::sleep;
 use anyhow::Context;
+use testing::usage::Usage;
 
 use crate::Verdict;
 use crate::system::System;
-use crate::usage::Usage;
 
 /// How long it takes, unless the environment's `SOAK` says otherwise.
 const LENGTH: Duration = Duration::from_secs(600);

@@ -9,14 +9,15 @@ use awc::http::header::{CONNECTION, HeaderValue};
 use awc::http::{Method, Uri};
 use load::Load;
 use serde_json::Value;
+use testing::Directory;
+use testing::etcd::Etcd;
+use testing::process::Process;
+use testing::try_until;
+use testing::usage::Usage;
 
 use crate::backend::Backend;
-use crate::directory::Directory;
-use crate::etcd::Etcd;
-use crate::process::{Process, until};
 use crate::running::Running;
 use crate::scripted::{Upstream, Wire};
-use crate::usage::Usage;
 
 /// Any free ports.
 pub(crate) const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
@@ -108,7 +109,7 @@ impl<B: Backend> SystemOn<B> {
         let program = "service-gateway";
         let next = Process::start(&log, program, &flags, &self.environment).await?;
         let is_ready = || async { next.logged("initial snapshot received") };
-        until(Duration::from_secs(15), "the successor's list", is_ready).await?;
+        try_until("the successor's list", Duration::from_secs(15), is_ready).await?;
         Ok(std::mem::replace(&mut self.gateway, next))
     }
 
@@ -170,7 +171,7 @@ impl<B: Backend> SystemOn<B> {
                 .iter()
                 .any(|name| name == address))
         };
-        until(Duration::from_secs(15), "the node to be listed", listed).await
+        try_until("the node to be listed", Duration::from_secs(15), listed).await
     }
 
     /// Waits until the gateway thinks so of an instance.
@@ -187,9 +188,9 @@ impl<B: Backend> SystemOn<B> {
                 .get(&address)
                 .is_some_and(|s| s == state))
         };
-        until(
-            Duration::from_secs(30),
+        try_until(
             &format!("{address} to be {state}"),
+            Duration::from_secs(30),
             is_so,
         )
         .await
@@ -252,9 +253,9 @@ impl<B: Backend> SystemOn<B> {
     /// Waits until the gateway knows so many instances.
     pub(crate) async fn until_known(&self, count: usize) -> anyhow::Result<()> {
         let known = || async { Ok(self.states().await?.len() == count) };
-        until(
-            Duration::from_secs(15),
+        try_until(
             &format!("{count} known instances"),
+            Duration::from_secs(15),
             known,
         )
         .await

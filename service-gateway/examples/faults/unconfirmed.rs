@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use actix_web::rt::time::sleep;
+use testing::etcd::Etcd;
 
 use crate::Verdict;
-use crate::etcd::Etcd;
 use crate::stand_in::StandIn;
 use crate::system::{System, TTL, get};
 

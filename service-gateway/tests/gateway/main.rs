@@ -26,8 +26,6 @@ mod mixed;
 mod pipelines;
 mod pipelining;
 mod process;
-#[path = "../../../service-greeter/tests/greeter/prometheus.rs"]
-mod prometheus;
 mod refused_heads;
 mod reuse;
 mod routing;

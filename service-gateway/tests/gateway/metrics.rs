@@ -1,6 +1,7 @@
 //! What Prometheus reads.
 
-use crate::prometheus::{follows_conventions, promtool_finds_nothing};
+use testing::prometheus::{follows_conventions, promtool_finds_nothing};
+
 use crate::support::{Gateway, Message, Upstream, Wire, until};
 
 /// The metrics, as one who accepts this gets them.

@@ -9,6 +9,5 @@ mod metrics;
 mod pipelines;
 mod process;
 mod program;
-mod prometheus;
 mod started;
 mod wire;

@@ -1,8 +1,8 @@
 //! `/metrics`, for Prometheus.
 
 use awc::Client;
+use testing::prometheus::{follows_conventions, promtool_finds_nothing};
 
-use crate::prometheus::{follows_conventions, promtool_finds_nothing};
 use crate::started::{Started, listed};
 
 async fn metrics(greeter: &Started) -> String {

@@ -3,9 +3,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use awc::Client;
 use serde_json::{Value, json};
+use testing::server::Server;
 
 use super::{Backend, by_its_server};
-use crate::server::Server;
 use crate::system::get;
 
 /// A Consul of one agent.
@@ -48,7 +48,7 @@ impl Backend for Consul {
     by_its_server!();
 
     fn not_yet() -> Self {
-        Self(crate::consul::not_yet())
+        Self(testing::consul::not_yet())
     }
 
     /// Those that have a check of their own. Without one, Consul lists a service whoever keeps it.

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
+use testing::server::Server;
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
 use super::{Backend, by_its_server};
-use crate::server::Server;
 
 /// A ZooKeeper, alone.
 pub(crate) struct ZooKeeper(Server);
@@ -27,7 +27,7 @@ impl Backend for ZooKeeper {
     by_its_server!();
 
     fn not_yet() -> Self {
-        Self(crate::zookeeper::not_yet())
+        Self(testing::zookeeper::not_yet())
     }
 
     async fn listed(&self) -> anyhow::Result<Vec<String>> {

@@ -1,23 +1,25 @@
+//! A real ZooKeeper, alone.
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::server::{Server, program};
+use crate::server::{Server, program};
 
-/// A ZooKeeper that answers, alone.
-pub(crate) async fn start() -> Server {
+/// Starts one, and waits until it responds.
+pub async fn start() -> Server {
     let mut zookeeper = not_yet();
     zookeeper.run().await;
     zookeeper
 }
 
-/// One that has an address, and does not run yet.
-pub(crate) fn not_yet() -> Server {
+/// Returns one that has an address, and does not run yet.
+pub fn not_yet() -> Server {
     Server::not_yet("zookeeper", command)
 }
 
-/// Sessions live for 2 to 20 ticks, so half a second allows the times to live of the tests, which are
-/// etcd's. ZooKeeper's own tick is two seconds: no node is gone there before four.
+/// Sessions last 2 to 20 ticks, so half a second allows the TTLs of the tests, which are etcd's. The
+/// default tick is two seconds: no node would be removed before four.
 fn command(directory: &Path, port: u16) -> Command {
     let config = format!(
         "tickTime=500\n\

@@ -1,4 +1,4 @@
-//! What a process uses of the machine, as Linux tells it ([proc(5)][1]).
+//! The resource usage of a process, from Linux' `/proc` ([proc(5)][1]).
 //!
 //! [1]: https://man7.org/linux/man-pages/man5/proc.5.html
 
@@ -8,24 +8,29 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-/// Linux counts CPU time in hundredths of a second, wherever Rust runs on it.
+/// The unit of CPU times: hundredths of a second on every platform of Rust.
 const TICK: Duration = Duration::from_millis(10);
 
+/// The usage of one process.
 #[derive(Clone, Copy)]
-pub(crate) struct Usage {
-    /// In RAM, in MiB: now, and at most so far.
-    pub(crate) memory: f64,
-    pub(crate) peak: f64,
-    pub(crate) threads: usize,
-    pub(crate) descriptors: usize,
-    /// Connections that the other side has closed, and this one has not.
-    pub(crate) close_wait: usize,
+pub struct Usage {
+    /// Resident memory in MiB.
+    pub memory: f64,
+    /// The maximum of `memory` so far.
+    pub peak: f64,
+    /// The number of threads.
+    pub threads: usize,
+    /// The number of open files.
+    pub descriptors: usize,
+    /// Connections in the state `CLOSE_WAIT`: closed by the peer only.
+    pub close_wait: usize,
     /// User and system time of all its threads.
-    pub(crate) cpu: Duration,
+    pub cpu: Duration,
 }
 
 impl Usage {
-    pub(crate) fn of(process: u32) -> anyhow::Result<Self> {
+    /// Reads the usage of a process, given its id.
+    pub fn of(process: u32) -> anyhow::Result<Self> {
         let file = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}"));
         let descriptors = fs::read_dir(format!("/proc/{process}/fd"))?.filter_map(|entry| {
             fs::read_link(entry.ok()?.path())
@@ -54,7 +59,7 @@ impl Usage {
     }
 }
 
-/// How many of these sockets are in the state 08 of Linux' table of connections.
+/// Counts the sockets that are in the state 08, `CLOSE_WAIT`, in Linux' table of connections.
 fn close_wait(table: &str, descriptors: &HashSet<String>) -> usize {
     let waits = |line: &&str| {
         let mut fields = line.split_whitespace();

@@ -1,3 +1,5 @@
+//! A network between a client and a server that can fail.
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,11 +10,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A stretch of network in front of an etcd, which can do what networks do.
-pub(crate) struct Relay {
+/// A TCP proxy in front of a registry, which fails on demand as networks do.
+pub struct Relay {
     address: String,
     network: watch::Sender<Network>,
-    /// How many deletions were lost.
+    /// The number of deletions that were lost.
     lost: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -26,12 +28,12 @@ enum Network {
     LosesDeletions,
 }
 
-/// How many bytes the head of an HTTP/2 frame has. The first three are the length of the rest.
-const FRAME_HEAD: usize = 9;
+/// The length of an HTTP/2 frame header (RFC 9113 §4.1). Its first three bytes are the length of the payload.
+const FRAME_HEADER_BYTES: usize = 9;
 
 impl Relay {
-    /// Carries connections to a server, given as `host:port`.
-    pub(crate) async fn to(server: String) -> Self {
+    /// Starts one to a server, given as `host:port`.
+    pub async fn to(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
         let (network, state) = watch::channel(Network::Sound);
@@ -45,40 +47,40 @@ impl Relay {
         }
     }
 
-    /// Where it listens, as `host:port`.
-    pub(crate) fn address(&self) -> &str {
+    /// Returns its address as `host:port`.
+    pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Closes all connections, and each new one at once.
-    pub(crate) fn cut(&self) {
+    /// Closes all connections, and every new one at once.
+    pub fn cut(&self) {
         self.network.send_replace(Network::Cut);
     }
 
-    /// Swallows every byte. No connection that is there now, or is made meanwhile, ever recovers;
-    /// nobody is told.
-    pub(crate) fn fall_silent(&self) {
+    /// Discards every byte. The connections of now and those made meanwhile stay open and never
+    /// recover.
+    pub fn fall_silent(&self) {
         self.network.send_replace(Network::Silent);
     }
 
-    /// Closes all connections, and each new one when a node's value comes through it: etcd can be
-    /// asked, and leases be had, but no node be registered.
-    pub(crate) fn lose_nodes(&self) {
+    /// Closes all connections, and every new one as soon as it carries a node's value: etcd can be
+    /// read, and grants leases, but no node can be registered.
+    pub fn lose_nodes(&self) {
         self.network.send_replace(Network::LosesNodes);
     }
 
-    /// Closes all connections, and from then on carries no news of a deletion.
-    pub(crate) fn lose_deletions(&self) {
+    /// Closes all connections, and drops every event of a deletion from then on.
+    pub fn lose_deletions(&self) {
         self.network.send_replace(Network::LosesDeletions);
     }
 
-    /// How many it did not carry.
-    pub(crate) fn lost(&self) -> usize {
+    /// Returns the number of deletions that were dropped.
+    pub fn lost(&self) -> usize {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Carries new connections again.
-    pub(crate) fn heal(&self) {
+    /// Works again, for new connections.
+    pub fn heal(&self) {
         self.network.send_replace(Network::Sound);
     }
 }
@@ -95,7 +97,7 @@ async fn run(
     network: watch::Receiver<Network>,
     lost: Arc<AtomicUsize>,
 ) {
-    let mut connections = JoinSet::new(); // they end with this task
+    let mut connections = JoinSet::new(); // end with this task
     loop {
         let (client, _) = listener.accept().await.expect("a listener accepts");
         connections.spawn(carry(client, server.clone(), network.clone(), lost.clone()));
@@ -121,7 +123,7 @@ async fn carry(
     }
 }
 
-/// Passes bytes both ways until one side has none any more.
+/// Passes bytes both ways until one side ends.
 async fn pass(
     client: &mut TcpStream,
     server: &str,
@@ -161,18 +163,18 @@ async fn pass_requests(
     }
 }
 
-/// Passes HTTP/2 frames, but none with a key and no value: so etcd tells of a deletion.
+/// Passes HTTP/2 frames, except for those with a key and no value: a deletion of etcd.
 async fn pass_frames(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     lost: &AtomicUsize,
 ) -> io::Result<()> {
     loop {
-        let mut frame = vec![0; FRAME_HEAD];
+        let mut frame = vec![0; FRAME_HEADER_BYTES];
         from.read_exact(&mut frame).await?;
         let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]);
-        frame.resize(FRAME_HEAD + length as usize, 0);
-        from.read_exact(&mut frame[FRAME_HEAD..]).await?;
+        frame.resize(FRAME_HEADER_BYTES + length as usize, 0);
+        from.read_exact(&mut frame[FRAME_HEADER_BYTES..]).await?;
         if has(&frame, b"/services/") && !has(&frame, b"ServiceName") {
             lost.fetch_add(1, Ordering::Relaxed);
         } else {

@@ -10,28 +10,28 @@ use tokio::time::sleep;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::State;
-use super::fate::{Call, End, Fate, Outcome};
+use super::script::{Call, End, Outcome, Script};
 
-/// A response with more in it than this is sent in pieces, if a watch can take them.
+/// A larger response is sent in fragments, if the watch accepts them.
 const FRAGMENT_BYTES: usize = 1 << 20;
 
-/// The calls of etcd's API that a registry makes.
+/// The part of etcd's API that a registry calls.
 #[derive(Clone)]
 pub(super) struct Rpc {
     state: Arc<watch::Sender<State>>,
-    fate: Arc<Mutex<Fate>>,
+    script: Arc<Mutex<Script>>,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Rpc {
-    pub(super) fn new(state: &Arc<watch::Sender<State>>, fate: &Arc<Mutex<Fate>>) -> Self {
-        let (state, fate) = (state.clone(), fate.clone());
-        Self { state, fate }
+    pub(super) fn new(state: &Arc<watch::Sender<State>>, script: &Arc<Mutex<Script>>) -> Self {
+        let (state, script) = (state.clone(), script.clone());
+        Self { state, script }
     }
 
-    fn fate(&self) -> MutexGuard<'_, Fate> {
-        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn answer<T>(
@@ -39,7 +39,7 @@ impl Rpc {
         call: Call,
         act: impl FnOnce(&mut State) -> Result<T, Status>,
     ) -> Result<Response<T>, Status> {
-        let outcome = self.fate().outcome(call);
+        let outcome = self.script().outcome(call);
         if outcome == Outcome::Refused {
             return Err(Status::unavailable("refused"));
         }
@@ -52,7 +52,7 @@ impl Rpc {
         answer.map(Response::new)
     }
 
-    /// Does something to the state, and tells the watches if that changed it.
+    /// Applies `act` to the state, and notifies the watches if the revision changed.
     fn act<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut acted = None;
         self.state.send_if_modified(|state| {
@@ -104,17 +104,17 @@ impl State {
     }
 }
 
-/// Whether a key is what was asked for: one key, or all from one to before another.
+/// Returns true for a key that a request selects: one key, or a half-open range.
 fn is_within(key: &[u8], from: &[u8], to: &[u8]) -> bool {
     key == from || (key > from && key < to)
 }
 
-/// What goes on in one watch or in the renewals of a lease.
+/// A stream: a watch, or the renewals of a lease.
 struct Going<Asked> {
     rpc: Rpc,
     asked: Streaming<Asked>,
     end: End,
-    /// How many messages are sent before that.
+    /// The number of messages before that.
     left: usize,
 }
 
@@ -128,7 +128,7 @@ impl<Asked> Going<Asked> {
         }
     }
 
-    /// How it ends, if it does so now.
+    /// Returns how it ends, if it does so now.
     fn ends(&mut self) -> Option<End> {
         let ends = self.left == 0;
         self.left = self.left.saturating_sub(1);
@@ -141,7 +141,7 @@ struct Watch {
     state: watch::Receiver<State>,
     from: Vec<u8>,
     to: Vec<u8>,
-    takes_pieces: bool,
+    takes_fragments: bool,
     /// The start revision of the request.
     start: i64,
     /// The revision of the first event that was not sent.
@@ -194,7 +194,7 @@ impl Watch {
         }
     }
 
-    /// Makes ready what happened since. Nothing more comes from one that was replaced.
+    /// Queues the events since the last call. Returns `None` once the etcd was replaced.
     fn catch_up(&mut self) -> Option<()> {
         let state = self.state.borrow_and_update();
         if state.replaced != self.replaced {
@@ -222,7 +222,7 @@ impl Watch {
                 continue;
             }
             bytes += kv.value.len();
-            if bytes > FRAGMENT_BYTES && self.takes_pieces {
+            if bytes > FRAGMENT_BYTES && self.takes_fragments {
                 pieces.push(Vec::new());
                 bytes = 0;
             }
@@ -255,11 +255,11 @@ impl PbWatchService for Rpc {
         state.mark_changed(); // so that it begins with what happened before
         let replaced = state.borrow().replaced;
         let mut watch = Watch {
-            going: Going::new(self, asked, self.fate().watch_end()),
+            going: Going::new(self, asked, self.script().watch_end()),
             state,
             from: create.key,
             to: create.range_end,
-            takes_pieces: create.fragment,
+            takes_fragments: create.fragment,
             start: create.start_revision,
             next: create.start_revision,
             replaced,
@@ -309,7 +309,7 @@ impl PbLeaseService for Rpc {
         &self,
         request: Request<Streaming<PbLeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let going = Going::new(self, request.into_inner(), self.fate().renewals_end());
+        let going = Going::new(self, request.into_inner(), self.script().renewals_end());
         let answers = unfold(going, |mut going| async {
             let id = going.asked.message().await.ok()??.id;
             let gone = Err(Status::not_found("etcdserver: requested lease not found"));

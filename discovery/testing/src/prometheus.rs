@@ -1,13 +1,13 @@
-//! What Prometheus expects of the numbers it reads. The gateway's tests use it too.
+//! The conventions of Prometheus for a page of metrics.
 
 use std::collections::HashSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Names, all with the same beginning, help, types, and no series twice. A counter's family is called
-/// like its series, without `_total` in OpenMetrics: `counters_end`.
+/// Checks names with a common prefix, help, types, and that no series occurs twice. A counter's family
+/// ends with `counters_end`: `_total`, or nothing in OpenMetrics.
 #[track_caller]
-pub(crate) fn follows_conventions(text: &str, names_begin: &str, counters_end: &str) {
+pub fn follows_conventions(text: &str, names_begin: &str, counters_end: &str) {
     let (mut name, mut kind) = ("", "");
     let (mut families, mut series) = (HashSet::new(), HashSet::new());
     for line in text.lines() {
@@ -48,8 +48,8 @@ pub(crate) fn follows_conventions(text: &str, names_begin: &str, counters_end: &
     assert!(families.iter().all(is_ours));
 }
 
-/// Asks Prometheus' own checker too, where it is installed (scripts/setup.sh --all).
-pub(crate) fn promtool_finds_nothing(text: &str) {
+/// Runs `promtool check metrics`, where it is installed (scripts/setup.sh --all).
+pub fn promtool_finds_nothing(text: &str) {
     let check = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

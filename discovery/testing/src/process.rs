@@ -1,4 +1,4 @@
-//! A service of this workspace, as a process of its own.
+//! A service of this workspace as a process, whose log is a file.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -6,24 +6,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use actix_web::rt::time::{sleep, timeout};
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
+use tokio::time::{sleep, timeout};
 
-/// A service that runs.
-pub(crate) struct Process {
-    pub(crate) address: SocketAddr,
+use crate::try_until;
+
+/// A service that runs. It is killed on drop.
+pub struct Process {
+    /// The address where it listens.
+    pub address: SocketAddr,
     log: PathBuf,
     child: Child,
-    /// Its standard error, if that is a pipe that nothing reads.
+    /// Its standard error, if that is a pipe.
     unread: Option<Lines<BufReader<Receiver>>>,
 }
 
 impl Process {
-    /// Starts a program of this workspace, and waits until it says where it listens.
-    pub(crate) async fn start(
+    /// Starts a program of this workspace, and waits until it listens.
+    pub async fn start(
         log: &Path,
         program: &str,
         flags: &[&str],
@@ -35,8 +38,8 @@ impl Process {
         Self::spawned(log, program, command).await
     }
 
-    /// Starts a program whose standard output goes elsewhere than its log.
-    pub(crate) async fn start_writing(
+    /// Starts a program whose standard output is not its log.
+    pub async fn start_writing(
         log: &Path,
         output: File,
         program: &str,
@@ -47,13 +50,9 @@ impl Process {
         Self::spawned(log, program, command).await
     }
 
-    /// Starts a program whose standard error is a pipe. The pipe is read up to the line that says where
-    /// the program listens, and no further.
-    pub(crate) async fn start_unread(
-        log: &Path,
-        program: &str,
-        flags: &[&str],
-    ) -> anyhow::Result<Self> {
+    /// Starts a program whose standard error is a pipe. The pipe is read up to the line with its address,
+    /// and no further.
+    pub async fn start_unread(log: &Path, program: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let mut command = command(program, flags, &[])?;
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
@@ -72,13 +71,13 @@ impl Process {
         Ok(process)
     }
 
-    /// Reads the pipe that was unread up to the line in which these words are.
-    pub(crate) async fn read_on(&mut self, words: &str) -> anyhow::Result<String> {
+    /// Reads on in the pipe, up to the line with these words.
+    pub async fn read_on(&mut self, words: &str) -> anyhow::Result<String> {
         let lines = self.unread.as_mut().context("a pipe that is not read")?;
         let found = async {
             loop {
                 let line = lines.next_line().await?;
-                let line = line.with_context(|| format!("it never said {words:?}"))?;
+                let line = line.with_context(|| format!("no line has {words:?}"))?;
                 if line.contains(words) {
                     return anyhow::Ok(line);
                 }
@@ -86,11 +85,11 @@ impl Process {
         };
         timeout(Duration::from_secs(15), found)
             .await
-            .with_context(|| format!("waited in vain for {words:?}"))?
+            .with_context(|| format!("not within 15 s: {words:?}"))?
     }
 
-    /// Starts a program within what ulimit(1) sets: `-Sn 1024`, say.
-    pub(crate) async fn limited(
+    /// Starts a program with a limit of ulimit(1), such as `-Sn 1024`.
+    pub async fn limited(
         log: &Path,
         program: &str,
         flags: &[&str],
@@ -103,7 +102,7 @@ impl Process {
         Self::spawned(log, program, command).await
     }
 
-    /// Spawns a program, and waits until it says where it listens.
+    /// Spawns a program, and waits until it listens.
     async fn spawned(log: &Path, program: &str, mut command: Command) -> anyhow::Result<Self> {
         let child = command
             .spawn()
@@ -115,22 +114,19 @@ impl Process {
             unread: None,
         };
         let says = || async { Ok(process.listening("address").is_some()) };
-        until(
-            Duration::from_secs(15),
-            &format!("{program} listening"),
-            says,
-        )
-        .await?;
+        let what = format!("{program} listening");
+        try_until(&what, Duration::from_secs(15), says).await?;
         let address = process.listening("address").context("an address")?;
         process.address = address.parse()?;
         Ok(process)
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    /// Returns its process id.
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// A value of the line that says where it listens, as text or as JSON.
+    /// Returns a value of the log line with its address, which is text or JSON.
     fn listening(&self, key: &str) -> Option<String> {
         let log = fs::read_to_string(&self.log).ok()?;
         let line = log.lines().find(|line| line.contains("listening"))?;
@@ -142,43 +138,44 @@ impl Process {
         value.map(str::to_owned)
     }
 
-    pub(crate) fn admin(&self) -> anyhow::Result<String> {
-        self.listening("admin")
-            .context("the gateway says where its admin port is")
+    /// Returns the address of its admin port.
+    pub fn admin(&self) -> anyhow::Result<String> {
+        self.listening("admin").context("the admin port in the log")
     }
 
-    /// Everything that it wrote to its log.
-    pub(crate) fn log(&self) -> anyhow::Result<String> {
+    /// Returns its log.
+    pub fn log(&self) -> anyhow::Result<String> {
         Ok(fs::read_to_string(&self.log)?)
     }
 
-    /// Whether its log has these words.
-    pub(crate) fn logged(&self, words: &str) -> anyhow::Result<bool> {
+    /// Returns true if its log contains these words.
+    pub fn logged(&self, words: &str) -> anyhow::Result<bool> {
         Ok(fs::read_to_string(&self.log)?.contains(words))
     }
 
-    /// The warnings and errors in its log.
-    pub(crate) fn warnings(&self) -> anyhow::Result<Vec<String>> {
+    /// Returns the warnings and errors in its log.
+    pub fn warnings(&self) -> anyhow::Result<Vec<String>> {
         let log = fs::read_to_string(&self.log)?;
         ensure!(log.contains(" INFO "), "a log with levels");
         let is_warning = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
         Ok(log.lines().filter(is_warning).map(str::to_owned).collect())
     }
 
-    pub(crate) fn signal(&self, signal: &str) -> anyhow::Result<()> {
+    /// Sends a signal, such as `-TERM`.
+    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args([signal, &id]).status()?;
         ensure!(sent.success(), "kill {signal} {id}");
         Ok(())
     }
 
-    /// SIGTERM; returns its exit code when it is over.
-    pub(crate) async fn leave(self) -> anyhow::Result<Option<i32>> {
+    /// Sends SIGTERM, waits for its end and returns its exit code.
+    pub async fn leave(self) -> anyhow::Result<Option<i32>> {
         self.end_by("-TERM").await
     }
 
-    /// Sends a signal, and returns its exit code when it is over.
-    pub(crate) async fn end_by(mut self, signal: &str) -> anyhow::Result<Option<i32>> {
+    /// Sends a signal, waits for its end and returns its exit code.
+    pub async fn end_by(mut self, signal: &str) -> anyhow::Result<Option<i32>> {
         self.signal(signal)?;
         let deadline = Duration::from_secs(40);
         let ended = async {
@@ -193,7 +190,7 @@ impl Process {
     }
 }
 
-/// A program of this workspace, ready to be spawned.
+/// Returns the command of a program of this workspace.
 fn command(
     program: &str,
     flags: &[&str],
@@ -209,21 +206,24 @@ fn command(
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
+        // It may have ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Where a program of this workspace is.
+/// Returns the path of a program of this workspace: next to the one that runs, or one directory up,
+/// since Cargo puts tests and examples below the programs.
 fn path(program: &str) -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe()?;
-    let programs = here.parent().and_then(Path::parent);
-    Ok(programs.context("a place for programs")?.join(program))
+    let mut directories = here.ancestors().skip(1).take(2);
+    let found = directories.find(|directory| directory.join(program).is_file());
+    let found = found.with_context(|| format!("no {program} beside {}", here.display()))?;
+    Ok(found.join(program))
 }
 
-/// A program of this workspace within these limits.
-pub(crate) fn limited(program: &str, flags: &[&str], ulimit: &str) -> anyhow::Result<Command> {
+/// Returns the command of a program of this workspace with a limit of ulimit(1).
+pub fn limited(program: &str, flags: &[&str], ulimit: &str) -> anyhow::Result<Command> {
     let mut command = Command::new("sh");
     let script = format!("ulimit {ulimit} && exec \"$0\" \"$@\"");
     command
@@ -231,25 +231,4 @@ pub(crate) fn limited(program: &str, flags: &[&str], ulimit: &str) -> anyhow::Re
         .arg(path(program)?)
         .args(flags);
     Ok(command)
-}
-
-/// Waits until something holds.
-pub(crate) async fn until<F>(
-    limit: Duration,
-    what: &str,
-    mut holds: impl FnMut() -> F,
-) -> anyhow::Result<()>
-where
-    F: Future<Output = anyhow::Result<bool>>,
-{
-    let waiting = async {
-        while !holds().await? {
-            sleep(Duration::from_millis(20)).await;
-        }
-        anyhow::Ok(())
-    };
-    match timeout(limit, waiting).await {
-        Ok(result) => result,
-        Err(_) => bail!("waited {limit:?} in vain for {what}"),
-    }
 }

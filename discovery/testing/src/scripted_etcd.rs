@@ -1,3 +1,5 @@
+//! A fake etcd that fails as scripted.
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,50 +14,55 @@ use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-mod fate;
 mod rpc;
+mod script;
 
-use fate::Fate;
-pub(crate) use fate::{Call, End, Outcome};
 use rpc::Rpc;
+pub use script::{Call, End, Outcome, Script};
 
-/// A stand-in for etcd in this process, which fails as the real one cannot be made to fail.
+/// A fake etcd in this process, which fails as scripted: as the real one cannot be made to fail.
 ///
-/// It knows what a registry uses: keys with revisions and history, leases that end, transactions of
-/// one comparison and one put, watches. Everything else is unimplemented.
-pub(crate) struct Double {
+/// It implements what a registry uses: keys with revisions and history, leases that end, transactions
+/// of one comparison and one put, watches. Everything else is unimplemented.
+pub struct ScriptedEtcd {
     address: SocketAddr,
     state: Arc<watch::Sender<State>>,
-    fate: Arc<Mutex<Fate>>,
-    /// They end with this.
+    script: Arc<Mutex<Script>>,
+    /// End with this.
     _tasks: JoinSet<()>,
 }
 
-/// What it knows.
-pub(crate) struct State {
-    pub(crate) revision: i64,
-    /// History before this revision is forgotten.
-    pub(crate) compacted: i64,
-    pub(crate) keys: BTreeMap<Vec<u8>, PbKeyValue>,
-    pub(crate) history: Vec<PbEvent>,
-    pub(crate) leases: BTreeMap<i64, Lease>,
+/// Its data.
+pub struct State {
+    /// The revision of the last change.
+    pub revision: i64,
+    /// History before this revision is compacted.
+    pub compacted: i64,
+    /// All keys.
+    pub keys: BTreeMap<Vec<u8>, PbKeyValue>,
+    /// The events since `compacted`, in order.
+    pub history: Vec<PbEvent>,
+    /// The leases that live.
+    pub leases: BTreeMap<i64, Lease>,
     last_lease: i64,
-    /// How often another one took its place.
-    pub(crate) replaced: u32,
+    /// The number of times that an empty one took its place.
+    pub replaced: u32,
 }
 
-pub(crate) struct Lease {
+/// A lease, which ends unless it is renewed.
+pub struct Lease {
     ttl: Duration,
     ends: Instant,
 }
 
-impl Double {
-    pub(crate) async fn start() -> Self {
+impl ScriptedEtcd {
+    /// Starts one on a free port.
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let state = Arc::new(watch::Sender::new(State::beginning_at(1000)));
-        let fate = Arc::default();
-        let rpc = Rpc::new(&state, &fate);
+        let script = Arc::default();
+        let rpc = Rpc::new(&state, &script);
         let server = Server::builder()
             .add_service(PbKvServer::new(rpc.clone()))
             .add_service(PbLeaseServer::new(rpc.clone()))
@@ -73,47 +80,47 @@ impl Double {
         Self {
             address,
             state,
-            fate,
+            script,
             _tasks: tasks,
         }
     }
 
-    /// Where it listens, as `host:port`.
-    pub(crate) fn address(&self) -> String {
+    /// Returns its address as `host:port`.
+    pub fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// Fails now and then, as the seed decides.
-    pub(crate) fn misbehave(&self, seed: u64) {
-        *self.fate() = Fate::of(seed);
+    /// Fails at random from now on, as the seed decides.
+    pub fn misbehave(&self, seed: u64) {
+        *self.script() = Script::of(seed);
     }
 
-    /// Does what it should. Streams that were to fail still do.
-    pub(crate) fn behave(&self) {
-        *self.fate() = Fate::default();
+    /// Works from now on. Streams that were to fail still do.
+    pub fn behave(&self) {
+        *self.script() = Script::default();
     }
 
-    /// What goes wrong in it.
-    pub(crate) fn fate(&self) -> MutexGuard<'_, Fate> {
-        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the script, to add to it.
+    pub fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is true of it now.
-    pub(crate) fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
+    /// Reads its data.
+    pub fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
         at(&self.state.borrow())
     }
 
-    /// Does what somebody else would.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    /// Changes its data, as another client would.
+    pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut changed = None;
         self.state
             .send_modify(|state| changed = Some(change(state)));
         changed.expect("it was called")
     }
 
-    /// Puts an empty one in its place. Its streams end. No lease has the number of an old one: etcd
-    /// makes them of the time and the member.
-    pub(crate) fn replace(&self) {
+    /// Replaces it by an empty one. Its streams end. No lease id is used again: etcd derives ids from
+    /// the time and the member.
+    pub fn replace(&self) {
         self.change(|state| {
             let replaced = state.replaced + 1;
             let last_lease = state.last_lease;
@@ -136,7 +143,8 @@ impl State {
         }
     }
 
-    pub(crate) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) -> Result<(), Status> {
+    /// Writes a key, under a lease unless that is 0.
+    pub fn put(&mut self, key: &[u8], value: &[u8], lease: i64) -> Result<(), Status> {
         if lease != 0 && !self.leases.contains_key(&lease) {
             return Err(Status::not_found("etcdserver: requested lease not found"));
         }
@@ -155,7 +163,8 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn delete(&mut self, key: &[u8]) {
+    /// Deletes a key.
+    pub fn delete(&mut self, key: &[u8]) {
         if self.keys.remove(key).is_some() {
             self.revision += 1;
             let deleted = PbKeyValue {
@@ -167,7 +176,7 @@ impl State {
         }
     }
 
-    /// Keeps an event: 0 is a put, 1 a delete.
+    /// Adds an event to the history: 0 is a put, 1 a delete.
     fn happened(&mut self, kind: i32, kv: PbKeyValue) {
         self.history.push(PbEvent {
             r#type: kind,
@@ -176,8 +185,8 @@ impl State {
         });
     }
 
-    /// Forgets all history before the last revision, whose events etcd keeps.
-    pub(crate) fn compact(&mut self) {
+    /// Compacts the history up to the last revision, whose events etcd keeps.
+    pub fn compact(&mut self) {
         let compacted = self.revision;
         let is_kept = |kv: &PbKeyValue| kv.mod_revision >= compacted;
         self.history
@@ -185,7 +194,8 @@ impl State {
         self.compacted = compacted;
     }
 
-    pub(crate) fn grant(&mut self, seconds: i64) -> i64 {
+    /// Grants a lease and returns its id.
+    pub fn grant(&mut self, seconds: i64) -> i64 {
         self.last_lease += 1;
         let ttl = Duration::from_secs(seconds.max(1) as u64);
         let ends = Instant::now() + ttl;
@@ -193,8 +203,8 @@ impl State {
         self.last_lease
     }
 
-    /// Ends a lease, which takes its keys with it.
-    pub(crate) fn revoke(&mut self, lease: i64) -> Result<(), Status> {
+    /// Revokes a lease, which deletes its keys.
+    pub fn revoke(&mut self, lease: i64) -> Result<(), Status> {
         self.leases
             .remove(&lease)
             .ok_or_else(|| Status::not_found("etcdserver: requested lease not found"))?;
@@ -204,8 +214,8 @@ impl State {
         Ok(())
     }
 
-    /// Its time to live in seconds, from now on; 0 if it is gone.
-    pub(crate) fn renew(&mut self, lease: i64) -> i64 {
+    /// Renews a lease and returns its TTL in seconds, 0 if it has ended.
+    pub fn renew(&mut self, lease: i64) -> i64 {
         let Some(lease) = self.leases.get_mut(&lease) else {
             return 0;
         };

@@ -1,3 +1,5 @@
+//! A registry that lets no snapshot through while it is shut.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -6,25 +8,27 @@ use discovery::{NodeRegistry, Registration, ServiceName, ServiceNode, SnapshotSt
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
-/// A registry in front of another: it counts the watches, and while its gate is shut no list comes
-/// through.
+/// A registry in front of another. It counts the watches, and lets no snapshot through while it is
+/// shut.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub struct Gate {
     behind: Arc<dyn NodeRegistry>,
     open: watch::Sender<bool>,
     begun: AtomicUsize,
-    /// Held by every watch that goes on.
+    /// Cloned into every watch, so that the count shows those that still run.
     watch: Arc<()>,
 }
 
 impl Gate {
-    pub(crate) fn open(behind: Arc<dyn NodeRegistry>) -> Arc<Self> {
+    /// Creates an open one.
+    pub fn open(behind: Arc<dyn NodeRegistry>) -> Arc<Self> {
         let gate = Self::shut(behind);
         gate.let_through();
         gate
     }
 
-    pub(crate) fn shut(behind: Arc<dyn NodeRegistry>) -> Arc<Self> {
+    /// Creates one that is shut.
+    pub fn shut(behind: Arc<dyn NodeRegistry>) -> Arc<Self> {
         Arc::new(Self {
             behind,
             open: watch::Sender::new(false),
@@ -33,17 +37,18 @@ impl Gate {
         })
     }
 
-    pub(crate) fn let_through(&self) {
+    /// Opens it.
+    pub fn let_through(&self) {
         self.open.send_replace(true);
     }
 
-    /// How many watches were ever begun.
-    pub(crate) fn watches_begun(&self) -> usize {
+    /// Returns the number of watches that were started.
+    pub fn watches_begun(&self) -> usize {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// How many watches go on.
-    pub(crate) fn watches(&self) -> usize {
+    /// Returns the number of watches that still run.
+    pub fn watches(&self) -> usize {
         Arc::strong_count(&self.watch) - 1
     }
 }
@@ -58,7 +63,7 @@ impl NodeRegistry for Gate {
         let (mut open, watch) = (self.open.subscribe(), self.watch.clone());
         let snapshots = self.behind.watch(service);
         async move {
-            let _ = open.wait_for(|open| *open).await; // fails with the gate, and then nobody waits
+            let _ = open.wait_for(|open| *open).await; // fails when the gate is dropped, and the watch with it
             snapshots.inspect(move |_| _ = &watch)
         }
         .flatten_stream()

@@ -2,7 +2,7 @@
 //! directory, and prints who is listed there whenever that changes:
 //!
 //! ```text
-//! cargo run -p discovery --example file_registry -- /tmp/services greeter 127.0.0.1:9001
+//! cargo run -p file_registry -- /tmp/services greeter 127.0.0.1:9001
 //! ```
 //!
 //! Run it a second time with another port meanwhile, and kill one of them.
@@ -12,14 +12,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use discovery::{DiscoveryClient, NodeRegistry, ServiceNode};
-
-mod registry;
+use file_registry::FileRegistry;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let mut arg = || args.next().context("expected DIRECTORY SERVICE IP:PORT");
-    let registry = registry::FileRegistry(arg()?.into());
+    let registry = FileRegistry(arg()?.into());
     let node = ServiceNode::new(arg()?.parse()?, arg()?.parse()?);
     let service = node.service.clone();
 

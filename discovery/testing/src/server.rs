@@ -1,3 +1,5 @@
+//! The server of a registry as a process, which tests start, break and end.
+
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::ops::{Deref, DerefMut};
@@ -10,29 +12,29 @@ use discovery::{NodeRegistry, connect};
 use futures_util::StreamExt;
 use tokio::time::{sleep, timeout};
 
-/// Starting takes seconds, on a busy machine many.
+/// The limit of a start, which takes seconds, and many on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
-/// A real server of a registry, on a port and with data of its own. Process and data are gone when
-/// this is dropped.
-pub(crate) struct Server {
+/// A real server of a registry with its own port and data. Its process ends and its data is removed
+/// on drop.
+pub struct Server {
     scheme: &'static str,
     port: u16,
-    /// How it is started in a directory, to listen on a port.
+    /// Returns the command that starts it in a directory, on a port.
     command: fn(&Path, u16) -> Command,
     daemon: Daemon,
 }
 
-/// A process that others break, with a directory for its data and its log. Both are gone when this is
-/// dropped.
-pub(crate) struct Daemon {
-    pub(crate) directory: PathBuf,
+/// A process with a directory for its data and its log. It ends and the directory is removed on drop.
+pub struct Daemon {
+    /// The directory of its data.
+    pub directory: PathBuf,
     process: Option<Child>,
 }
 
 impl Server {
-    /// One that has an address, and does not run yet.
-    pub(crate) fn not_yet(scheme: &'static str, command: fn(&Path, u16) -> Command) -> Self {
+    /// Returns one that has an address, and does not run yet.
+    pub fn not_yet(scheme: &'static str, command: fn(&Path, u16) -> Command) -> Self {
         let port = free_port();
         let name = format!("discovery-{scheme}-{}-{port}", std::process::id());
         Self {
@@ -43,39 +45,39 @@ impl Server {
         }
     }
 
-    /// Starts it with the data it has, and waits until it answers.
-    pub(crate) async fn run(&mut self) {
+    /// Starts it with its data, and waits until it responds.
+    pub async fn run(&mut self) {
         let mut command = (self.command)(&self.directory, self.port);
         self.start(&mut command);
-        self.is_up(self.answers()).await;
+        self.is_up(self.responds()).await;
     }
 
-    async fn answers(&self) {
-        let service = "nobody".parse().expect("a name");
+    async fn responds(&self) {
+        let service = "unused".parse().expect("a name");
         let mut lists = self.registry().watch(&service);
         while !matches!(lists.next().await, Some(Ok(_))) {
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Puts an empty one in its place.
-    pub(crate) async fn replace(&mut self) {
+    /// Replaces it by an empty one.
+    pub async fn replace(&mut self) {
         self.lose_all();
         self.run().await;
     }
 
-    /// Where it listens, as `host:port`.
-    pub(crate) fn address(&self) -> String {
+    /// Returns its address as `host:port`.
+    pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The registry it is, over a connection of its own.
-    pub(crate) fn registry(&self) -> Arc<dyn NodeRegistry> {
+    /// Returns it as a registry, over a new connection.
+    pub fn registry(&self) -> Arc<dyn NodeRegistry> {
         self.registry_at(&self.address())
     }
 
-    /// The same, on another way, given as `host:port` and what may follow.
-    pub(crate) fn registry_at(&self, rest: &str) -> Arc<dyn NodeRegistry> {
+    /// Returns it as a registry at another address, such as a relay's, with what may follow.
+    pub fn registry_at(&self, rest: &str) -> Arc<dyn NodeRegistry> {
         let url = format!("{}://{rest}", self.scheme);
         connect(&url.parse().expect("a registry URL")).expect("it is built in")
     }
@@ -96,8 +98,8 @@ impl DerefMut for Server {
 }
 
 impl Daemon {
-    /// One that has its directory, and does not run yet.
-    pub(crate) fn not_yet(name: &str) -> Self {
+    /// Creates its directory. It does not run yet.
+    pub fn not_yet(name: &str) -> Self {
         let directory = std::env::temp_dir().join(name);
         fs::create_dir_all(&directory).expect("a directory for the server");
         Self {
@@ -106,7 +108,8 @@ impl Daemon {
         }
     }
 
-    pub(crate) fn start(&mut self, command: &mut Command) {
+    /// Starts it.
+    pub fn start(&mut self, command: &mut Command) {
         let log = File::create(self.directory.join("log")).expect("a log for the server");
         let process = command
             .stdout(log.try_clone().expect("one log for both"))
@@ -115,34 +118,34 @@ impl Daemon {
         self.process = Some(process.expect("the server starts"));
     }
 
-    /// Waits for the sign that it has started.
-    pub(crate) async fn is_up(&self, answers: impl Future<Output = ()>) {
-        let answers = timeout(START_LIMIT, answers).await;
-        assert!(answers.is_ok(), "it does not answer: {}", self.log());
+    /// Waits until `responds` is ready.
+    pub async fn is_up(&self, responds: impl Future<Output = ()>) {
+        let responds = timeout(START_LIMIT, responds).await;
+        assert!(responds.is_ok(), "no response: {}", self.log());
     }
 
-    /// Ends it at once, as `kill -9` does. Its data stays.
-    pub(crate) fn kill(&mut self) {
+    /// Sends SIGKILL and waits for its end. Its data stays.
+    pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().expect("the server can be killed");
             process.wait().expect("the server ends");
         }
     }
 
-    /// Ends it likewise, and its data is gone.
-    pub(crate) fn lose_all(&mut self) {
+    /// Kills it and removes its data.
+    pub fn lose_all(&mut self) {
         self.kill();
         fs::remove_dir_all(&self.directory).expect("its data can be removed");
         fs::create_dir_all(&self.directory).expect("a directory for the server");
     }
 
-    /// Stops it in its tracks: its connections stay open, and nothing comes back.
-    pub(crate) fn freeze(&self) {
+    /// Sends SIGSTOP: its connections stay open, and nothing responds.
+    pub fn freeze(&self) {
         self.signal("-STOP");
     }
 
-    /// Lets it go on after [`freeze`](Self::freeze).
-    pub(crate) fn thaw(&self) {
+    /// Sends SIGCONT, after [`freeze`](Self::freeze).
+    pub fn thaw(&self) {
         self.signal("-CONT");
     }
 
@@ -168,16 +171,16 @@ impl Drop for Daemon {
     }
 }
 
-/// The path of a program: the value of `ETCD_PROGRAM`, `CONSUL_PROGRAM` and so on, which selects the
+/// Returns the path of a program: the value of `ETCD_PROGRAM`, `CONSUL_PROGRAM` and so on, which selects the
 /// version to test; without it, the one that `scripts/setup.sh` installed, then one on the PATH.
-pub(crate) fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let variable = format!("{}_PROGRAM", name.to_uppercase());
     if let Some(program) = std::env::var_os(&variable) {
         let program = PathBuf::from(program);
         assert!(program.is_file(), "{variable}: no file {program:?}");
         return program;
     }
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin");
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut programs = std::iter::once(tools)
         .chain(std::env::split_paths(&path))
@@ -186,9 +189,9 @@ pub(crate) fn program(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("these tests need {name}: scripts/setup.sh --all gets it"))
 }
 
-/// A port where nobody listens, below those that systems give out by themselves: a server that is
-/// away for a while finds it free again.
-pub(crate) fn free_port() -> u16 {
+/// Returns a port where nothing listens, below the ephemeral ports: it is still free for a server that
+/// starts again.
+pub fn free_port() -> u16 {
     let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
     let free = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     free.expect("some port is free")

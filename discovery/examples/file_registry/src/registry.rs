@@ -9,8 +9,9 @@ use tokio::time::sleep;
 
 const TICK: Duration = Duration::from_millis(50);
 
+/// Its directory, which need not exist.
 #[derive(Debug)]
-pub(crate) struct FileRegistry(pub(crate) PathBuf);
+pub struct FileRegistry(pub PathBuf);
 
 impl NodeRegistry for FileRegistry {
     fn register(&self, node: ServiceNode, _ttl: Duration) -> Registration {

@@ -1,3 +1,5 @@
+//! A service in a registry, as one client finds it.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,20 +9,24 @@ use discovery::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::PATIENCE;
+use crate::PATIENCE;
 
-/// A service of its own in a registry, and a client that looks for it.
+/// A service with a unique name in a registry, and a client that discovers it.
 ///
-/// Its nodes are 10.0.0.1 with a port, so that `"9001"` and `"9001 version=v1"` say which.
-pub(crate) struct Scene {
-    pub(crate) registry: Arc<dyn NodeRegistry>,
-    pub(crate) service: ServiceName,
-    pub(crate) client: DiscoveryClient,
+/// Its nodes are 10.0.0.1 with a port: tests name them `"9001"` or `"9001 version=v1"`.
+pub struct Scene {
+    /// The registry.
+    pub registry: Arc<dyn NodeRegistry>,
+    /// The name of the service.
+    pub service: ServiceName,
+    /// The client.
+    pub client: DiscoveryClient,
     ttl: Duration,
 }
 
 impl Scene {
-    pub(crate) fn new(registry: Arc<dyn NodeRegistry>) -> Self {
+    /// Creates a service without nodes.
+    pub fn new(registry: Arc<dyn NodeRegistry>) -> Self {
         let _ = env_logger::builder().is_test(true).try_init(); // another test may have done so
         let service = format!("greeter-{:x}", fastrand::u32(..));
         Self {
@@ -31,12 +37,13 @@ impl Scene {
         }
     }
 
-    pub(crate) fn with_ttl(self, ttl: Duration) -> Self {
+    /// Sets the TTL of its nodes.
+    pub fn with_ttl(self, ttl: Duration) -> Self {
         Self { ttl, ..self }
     }
 
-    /// The same service, as somebody sees it through another registry.
-    pub(crate) fn seen_through(&self, registry: Arc<dyn NodeRegistry>) -> Self {
+    /// Returns the same service with another registry and client.
+    pub fn seen_through(&self, registry: Arc<dyn NodeRegistry>) -> Self {
         Self {
             service: self.service.clone(),
             ttl: self.ttl,
@@ -44,21 +51,23 @@ impl Scene {
         }
     }
 
-    pub(crate) fn node(&self, port: u16) -> ServiceNode {
+    /// Returns a node of the service, which is not registered.
+    pub fn node(&self, port: u16) -> ServiceNode {
         ServiceNode::new(self.service.clone(), ([10, 0, 0, 1], port).into())
     }
 
-    /// Registers a node without waiting for it to be listed.
-    pub(crate) fn register(&self, node: ServiceNode) -> Registration {
+    /// Registers a node, and does not wait.
+    pub fn register(&self, node: ServiceNode) -> Registration {
         self.registry.register(node, self.ttl)
     }
 
-    /// A node that joined: the registry lists it.
-    pub(crate) async fn join(&self, port: u16) -> Registration {
+    /// Registers a node, and waits until it is.
+    pub async fn join(&self, port: u16) -> Registration {
         self.join_with(port, "").await
     }
 
-    pub(crate) async fn join_with(&self, port: u16, tags: &str) -> Registration {
+    /// Registers a node with tags, and waits until it is.
+    pub async fn join_with(&self, port: u16, tags: &str) -> Registration {
         let tags = tags.parse().expect("tags");
         let registration = self.register(self.node(port).with_tags(tags));
         let registered = timeout(PATIENCE, registration.registered()).await;
@@ -66,13 +75,13 @@ impl Scene {
         registration
     }
 
-    /// Waits until the client lists exactly these, in this order.
-    pub(crate) async fn lists(&self, nodes: &[&str]) {
+    /// Waits until the client knows exactly these nodes, in this order.
+    pub async fn lists(&self, nodes: &[&str]) {
         self.lists_within(PATIENCE, nodes).await;
     }
 
-    /// Waits until the client lists exactly these and the registry stands by it.
-    pub(crate) async fn lists_within(&self, limit: Duration, nodes: &[&str]) {
+    /// Waits until the client knows exactly these nodes, from a registry that is connected.
+    pub async fn lists_within(&self, limit: Duration, nodes: &[&str]) {
         let deadline = Instant::now() + limit;
         let mut changes = self.client.changes(&self.service);
         loop {
@@ -88,36 +97,37 @@ impl Scene {
         }
     }
 
-    /// What resolves nodes with any tags, as often as it is asked.
-    pub(crate) fn resolver(&self) -> Arc<Resolver> {
+    /// Returns a resolver of nodes with any tags.
+    pub fn resolver(&self) -> Arc<Resolver> {
         self.client.resolver(&self.service, &Tags::new())
     }
 
-    pub(crate) async fn resolve_with(&self, tags: &str) -> Result<InFlight, Error> {
+    /// Resolves one node that has these tags.
+    pub async fn resolve_with(&self, tags: &str) -> Result<InFlight, Error> {
         let tags = tags.parse().expect("tags");
         self.client.resolve(&self.service, &tags).await
     }
 
-    /// The port of the node that is chosen from all.
-    pub(crate) async fn resolve(&self) -> u16 {
+    /// Resolves one node and returns its port.
+    pub async fn resolve(&self) -> u16 {
         let chosen = self.resolve_with("").await;
         chosen.expect("there is a node").address.port()
     }
 
-    /// What the client knows.
-    pub(crate) fn view(&self) -> Arc<View> {
+    /// Returns what the client knows.
+    pub fn view(&self) -> Arc<View> {
         let view = self.client.view(&self.service);
         view.expect("the first list is there")
     }
 
-    /// For how long the client has been without the registry.
-    pub(crate) fn stale_for(&self) -> Option<Duration> {
+    /// Returns the time since the registry was lost.
+    pub fn stale_for(&self) -> Option<Duration> {
         self.client.view(&self.service)?.stale_for()
     }
 }
 
-/// A node's port and tags: `"9001 version=v1"`.
-pub(crate) fn spelled(node: &ServiceNode) -> String {
+/// Returns a node's port and tags: `"9001 version=v1"`.
+pub fn spelled(node: &ServiceNode) -> String {
     let spelled = format!("{} {}", node.address.port(), node.tags);
     spelled.trim_end().to_owned()
 }

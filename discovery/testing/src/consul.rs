@@ -1,25 +1,27 @@
+//! A real Consul: one agent, which is a server too.
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
 
-use super::server::{Server, free_port, program};
+use crate::server::{Server, free_port, program};
 
-/// A Consul that answers: one agent, which is a server too.
-pub(crate) async fn start() -> Server {
+/// Starts one, and waits until it responds.
+pub async fn start() -> Server {
     let mut consul = not_yet();
     consul.run().await;
     consul
 }
 
-/// One that has an address, and does not run yet.
-pub(crate) fn not_yet() -> Server {
+/// Returns one that has an address, and does not run yet.
+pub fn not_yet() -> Server {
     Server::not_yet("consul", command)
 }
 
-/// One that lets in who has a token, once somebody has bootstrapped the first.
-pub(crate) async fn start_with_acl() -> Server {
+/// Starts one that requires a token. The first one comes from its bootstrap endpoint.
+pub async fn start_with_acl() -> Server {
     let mut consul = Server::not_yet("consul", |directory, port| {
         let mut command = command(directory, port);
         let acl = r#"acl = { enabled = true, default_policy = "deny" }"#;
