@@ -37,5 +37,5 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
 fi
 
-cargo build --quiet --locked --release -p service-greeter -p service-gateway --features "consul zookeeper" --bins --example bench
-exec "${CARGO_TARGET_DIR:-target}/release/examples/bench" "$@"
+cargo build --quiet --locked --release -p service-greeter -p service-gateway -p bench --features "consul zookeeper" --bins
+exec "${CARGO_TARGET_DIR:-target}/release/bench" "$@"
