@@ -25,5 +25,5 @@ esac
 registries=()
 for argument in "$@"; do case $argument in consul | zookeeper) registries+=("$argument") ;; esac; done
 scripts/setup.sh "${registries[@]}" >&2
-cargo build --quiet --locked --profile "${profile/debug/dev}" --features "consul zookeeper" -p service-greeter -p service-gateway --bins --example faults
-exec "${CARGO_TARGET_DIR:-target}/$profile/examples/faults" "$@"
+cargo build --quiet --locked --profile "${profile/debug/dev}" --features "consul zookeeper" -p service-greeter -p service-gateway -p faults --bins
+exec "${CARGO_TARGET_DIR:-target}/$profile/faults" "$@"

@@ -19,6 +19,7 @@ pub mod consul;
 mod directory;
 pub mod etcd;
 pub mod gate;
+pub mod http;
 pub mod process;
 pub mod prometheus;
 pub mod relay;

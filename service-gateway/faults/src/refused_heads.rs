@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use testing::etcd::Etcd;
+use testing::http::{Message, Wire, requests};
 use testing::try_until;
 
 use crate::Verdict;
-use crate::scripted::{Message, Wire, requests};
 use crate::system::System;
 
 /// Each refused head is answered with a request id, counted, and in the access log with that id, be it

@@ -4,27 +4,30 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::Message;
 use super::message::Framing;
-use super::{Message, within_limit};
+use crate::within_limit;
 
-/// One end of a connection, for those who care about every byte.
-pub(crate) struct Wire {
-    pub(crate) stream: TcpStream,
-    /// What arrived and was not asked for yet.
-    pub(crate) received: Vec<u8>,
+/// One end of a connection, byte by byte.
+pub struct Wire {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Bytes that arrived and were not consumed.
+    pub received: Vec<u8>,
 }
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// In order: the other side has no more to say.
+pub enum End {
+    /// The peer has closed it.
     Closed,
-    /// Broken off.
+    /// It was reset.
     Reset,
 }
 
 impl Wire {
-    pub(crate) async fn connect(address: SocketAddr) -> Self {
+    /// Connects to an address.
+    pub async fn connect(address: SocketAddr) -> Self {
         Self::new(TcpStream::connect(address).await.unwrap())
     }
 
@@ -36,22 +39,23 @@ impl Wire {
         }
     }
 
-    /// Sends, or tells that the other side is gone.
-    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    /// Sends bytes, and fails if the peer has closed the connection.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         within_limit("sending", self.stream.write_all(bytes.as_ref())).await
     }
 
-    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    /// Sends bytes.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).await.unwrap();
     }
 
-    /// Sends a GET and reads its answer.
-    pub(crate) async fn get(&mut self, target: &str) -> Message {
+    /// Sends a GET and reads its response.
+    pub async fn get(&mut self, target: &str) -> Message {
         self.ask("GET", target, "").await
     }
 
-    /// Sends a request without a body and reads its answer. Every header ends with CRLF.
-    pub(crate) async fn ask(&mut self, method: &str, target: &str, headers: &str) -> Message {
+    /// Sends a request without a body and reads its response. Every header field ends with CRLF.
+    pub async fn ask(&mut self, method: &str, target: &str, headers: &str) -> Message {
         self.send(format!(
             "{method} {target} HTTP/1.1\r\nhost: test\r\n{headers}\r\n"
         ))
@@ -59,13 +63,14 @@ impl Wire {
         self.answer(method).await
     }
 
-    /// Sends a POST with a length and reads its answer.
-    pub(crate) async fn post(&mut self, target: &str, body: &str) -> Message {
+    /// Sends a POST with a length and reads its response.
+    pub async fn post(&mut self, target: &str, body: &str) -> Message {
         self.send_with_body("POST", target, body).await;
         self.answer("POST").await
     }
 
-    pub(crate) async fn send_with_body(&mut self, method: &str, target: &str, body: &str) {
+    /// Sends a request with a length and a body.
+    pub async fn send_with_body(&mut self, method: &str, target: &str, body: &str) {
         let length = body.len();
         self.send(format!(
             "{method} {target} HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -73,23 +78,23 @@ impl Wire {
         .await;
     }
 
-    /// Sends a piece over and over, as a client does that looks for an answer only in between. Returns
-    /// how many bytes it sent before the answer came: `most` or more if none did.
-    pub(crate) async fn send_until_answered(&mut self, piece: &str, most: usize) -> usize {
+    /// Sends a chunk repeatedly until a response begins to arrive. Returns the number of bytes sent: `most`
+    /// or more if no response came.
+    pub async fn send_until_answered(&mut self, chunk: &str, most: usize) -> usize {
         let mut sent = 0;
-        while sent < most && !self.has_answer() && self.try_send(piece).await.is_ok() {
-            sent += piece.len();
+        while sent < most && !self.has_answer() && self.try_send(chunk).await.is_ok() {
+            sent += chunk.len();
         }
         sent
     }
 
-    /// Whether something has arrived.
-    pub(crate) fn has_answer(&mut self) -> bool {
-        let _ = self.stream.try_read_buf(&mut self.received); // nothing, or the end: told by others
+    /// Returns true once something has arrived.
+    pub fn has_answer(&mut self) -> bool {
+        let _ = self.stream.try_read_buf(&mut self.received); // nothing, or the end: other methods return it
         !self.received.is_empty()
     }
 
-    /// Reads once, or tells that nothing comes any more.
+    /// Reads once, and fails at the end.
     async fn read(&mut self) -> Result<(), End> {
         match within_limit("bytes", self.stream.read_buf(&mut self.received)).await {
             Ok(0) => Err(End::Closed),
@@ -98,16 +103,16 @@ impl Wire {
         }
     }
 
-    /// The next `count` bytes.
-    pub(crate) async fn bytes(&mut self, count: usize) -> Result<Vec<u8>, End> {
+    /// Reads `count` bytes.
+    pub async fn bytes(&mut self, count: usize) -> Result<Vec<u8>, End> {
         while self.received.len() < count {
             self.read().await?;
         }
         Ok(self.received.drain(..count).collect())
     }
 
-    /// What arrives up to and without `end`, which is taken off too.
-    pub(crate) async fn up_to(&mut self, end: &str) -> Result<String, End> {
+    /// Reads up to `end`, which is consumed and not returned.
+    pub async fn up_to(&mut self, end: &str) -> Result<String, End> {
         let mut searched = 0;
         loop {
             let unseen = self.received[searched..].windows(end.len());
@@ -121,13 +126,13 @@ impl Wire {
         }
     }
 
-    /// A request, `None` if the other side closes instead.
-    pub(crate) async fn request(&mut self) -> Option<Message> {
+    /// Reads a request, `None` if the peer closes instead.
+    pub async fn request(&mut self) -> Option<Message> {
         let head = self.head().await.ok()?;
         Some(self.with_body(head).await)
     }
 
-    /// The same request with its body, as far as that comes.
+    /// Reads the body of a request, as far as it arrives.
     pub(super) async fn with_body(&mut self, mut request: Message) -> Message {
         match request.framing() {
             Framing::Unknown => request.whole = true,
@@ -136,16 +141,16 @@ impl Wire {
         request
     }
 
-    /// The start line and the headers of what comes next.
-    pub(crate) async fn head(&mut self) -> Result<Message, End> {
+    /// Reads a start line and header fields.
+    pub async fn head(&mut self) -> Result<Message, End> {
         Ok(Message::from_head(&self.up_to("\r\n\r\n").await?))
     }
 
-    /// An answer to a request with this method, be it an interim one.
-    pub(crate) async fn answer(&mut self, method: &str) -> Message {
+    /// Reads a response to a request with this method, which may be an interim one.
+    pub async fn answer(&mut self, method: &str) -> Message {
         let mut answer = match self.head().await {
             Ok(answer) => answer,
-            Err(end) => panic!("{end:?} in place of an answer, after {:?}", self.received),
+            Err(end) => panic!("{end:?} in place of a response, after {:?}", self.received),
         };
         let status = answer.status();
         if method == "HEAD" || status < 200 || [204, 304].contains(&status) {
@@ -182,23 +187,23 @@ impl Wire {
     }
 
     async fn chunked(&mut self, message: &mut Message) -> Result<(), End> {
-        while let Some(piece) = self.chunk().await? {
-            message.body.extend(piece);
+        while let Some(chunk) = self.chunk().await? {
+            message.body.extend(chunk);
         }
         Ok(())
     }
 
-    /// The next chunk, `None` for the last one.
-    pub(crate) async fn chunk(&mut self) -> Result<Option<Vec<u8>>, End> {
+    /// Reads a chunk, `None` for the last one.
+    pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>, End> {
         let size = self.up_to("\r\n").await?;
         let size = usize::from_str_radix(&size, 16).unwrap();
-        let piece = self.bytes(size).await?;
+        let chunk = self.bytes(size).await?;
         assert_eq!(self.bytes(2).await?, b"\r\n");
-        Ok((size > 0).then_some(piece))
+        Ok((size > 0).then_some(chunk))
     }
 
-    /// Everything until the connection ends, and how it does.
-    pub(crate) async fn rest(&mut self) -> (Vec<u8>, End) {
+    /// Reads to the end of the connection.
+    pub async fn rest(&mut self) -> (Vec<u8>, End) {
         loop {
             if let Err(end) = self.read().await {
                 return (std::mem::take(&mut self.received), end);
@@ -206,8 +211,8 @@ impl Wire {
         }
     }
 
-    /// Waits for the connection's end. Nothing may come before it.
-    pub(crate) async fn ends(&mut self) {
+    /// Waits for the end of the connection. Nothing may arrive before it.
+    pub async fn ends(&mut self) {
         let (bytes, _) = self.rest().await;
         assert_eq!(String::from_utf8_lossy(&bytes), "");
     }

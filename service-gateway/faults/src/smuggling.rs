@@ -1,7 +1,8 @@
 //! Requests that two readers could read in two ways.
 
+use testing::http::{Message, Upstream, requests};
+
 use crate::Verdict;
-use crate::scripted::{Message, Upstream, requests};
 use crate::system::System;
 
 const SECOND: &str = "GET /second HTTP/1.1";

@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use actix_web::rt;
+use testing::http::{Upstream, Wire, answers, mixed};
 
 use crate::Verdict;
-use crate::scripted::{Wire, answering_by_number, answers, mixed};
 use crate::system::System;
 
 const REQUESTS: usize = 100_000;
@@ -20,7 +20,7 @@ pub(crate) async fn framing() -> anyhow::Result<Verdict> {
     ];
     let broken = [answers::none(), answers::unclear()].concat();
     let count = broken.len();
-    let node = answering_by_number(broken).await;
+    let node = Upstream::answering_by_number(broken).await;
     let nodes = [
         (&odd[0], "odd"),
         (&odd[1], "odd"),

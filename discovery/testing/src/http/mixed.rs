@@ -1,6 +1,8 @@
+//! Requests and responses of every kind, mixed.
+
 use super::{Message, Upstream, Wire};
 
-/// The ways in which a node answers here, one path each.
+/// The kinds of responses, one path each.
 const KINDS: [&str; 12] = [
     "sized",
     "chunked",
@@ -16,13 +18,13 @@ const KINDS: [&str; 12] = [
     "garbage",
 ];
 
-/// Those that make no sense.
+/// The kinds that are invalid.
 const BROKEN: [&str; 3] = ["both", "lengths", "garbage"];
 
-/// A node that answers with the request's id, in the way that its path ends with: `/sized/ID`.
-pub(crate) async fn node() -> Upstream {
+/// Starts a node whose responses have the request's id and the kind in its path: `/sized/ID`.
+pub async fn node() -> Upstream {
     Upstream::new(|mut peer| async move {
-        // Not to be recorded: there are many.
+        // Not recorded: there are many.
         while let Some(request) = Wire::request(&mut peer).await {
             let (pieces, closes) = answer(&request);
             for piece in pieces {
@@ -39,7 +41,7 @@ pub(crate) async fn node() -> Upstream {
     .await
 }
 
-/// What to write, piece by piece, and whether the connection ends then.
+/// Returns the parts of a response to write, and true if the connection ends then.
 fn answer(request: &Message) -> (Vec<String>, bool) {
     let target = request.start.split(' ').nth(1).unwrap();
     let mut path = target.rsplit('/');
@@ -76,18 +78,13 @@ fn answer(request: &Message) -> (Vec<String>, bool) {
     (vec![answer], closes)
 }
 
-/// One request with an id of its own to such nodes, as its number says. `prefix` is a path before
-/// theirs. Returns whether a node answered: its kept connection may end just when a request comes
-/// that may not be repeated, which the client is told with 502.
+/// Sends one request with a unique id to such nodes. Its number selects its kind; `prefix` is a path
+/// before theirs. Returns false for a 502 that is allowed: a reused connection ended during a request
+/// that may not be repeated.
 ///
 /// # Errors
-/// When the answer is another one than it should be.
-pub(crate) async fn ask(
-    client: &mut Wire,
-    prefix: &str,
-    number: usize,
-    id: &str,
-) -> Result<bool, String> {
+/// If the response is another one.
+pub async fn ask(client: &mut Wire, prefix: &str, number: usize, id: &str) -> Result<bool, String> {
     let kind = KINDS[number % KINDS.len()];
     let method = method(kind, number);
     let body = match method {

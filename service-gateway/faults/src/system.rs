@@ -11,13 +11,13 @@ use load::Load;
 use serde_json::Value;
 use testing::Directory;
 use testing::etcd::Etcd;
+use testing::http::{Upstream, Wire};
 use testing::process::Process;
 use testing::try_until;
 use testing::usage::Usage;
 
 use crate::backend::Backend;
 use crate::running::Running;
-use crate::scripted::{Upstream, Wire};
 
 /// Any free ports.
 pub(crate) const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];

@@ -1,9 +1,9 @@
 //! What of a message's head goes on.
 
 use testing::etcd::Etcd;
+use testing::http::{Message, Upstream, Wire};
 
 use crate::Verdict;
-use crate::scripted::{Message, Wire, answering_by_number};
 use crate::system::System;
 
 /// Header lines of a request, and what the node then gets under a name.
@@ -154,7 +154,7 @@ pub(crate) async fn headers() -> anyhow::Result<Verdict> {
         };
         format!("HTTP/1.1 200 OK\r\n{lines}\r\n{length}\r\n")
     });
-    let node = answering_by_number(answers.into()).await;
+    let node = Upstream::answering_by_number(answers.into()).await;
     let routes = "/odd=greeter?version=odd,/own=greeter?version=v1";
     let system = System::routing(routes, &["v1"], &[(&node, "odd")]).await?;
     let mut client = system.connect().await;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use testing::etcd::Etcd;
+use testing::http::{Upstream, Wire};
 use testing::try_until;
 
 use crate::Verdict;
-use crate::scripted::{Upstream, Wire};
 use crate::system::System;
 
 /// When the last connection has to be gone.

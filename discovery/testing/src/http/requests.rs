@@ -1,10 +1,10 @@
-//! Requests that two readers could read in two ways: for a gateway to refuse, with 400 where nothing
-//! else is said.
+//! Requests that a gateway has to refuse, since two parsers could read them in two ways: with 400,
+//! unless documented otherwise.
 
 use super::Wire;
 
-/// A message's end, told in two ways, or in one that readers differ about.
-pub(crate) fn unclear_framing() -> Vec<String> {
+/// Returns requests with ambiguous framing.
+pub fn unclear_framing() -> Vec<String> {
     [
         "content-length: 5\r\ntransfer-encoding: chunked",
         "transfer-encoding: chunked\r\ncontent-length: 5",
@@ -40,8 +40,8 @@ pub(crate) fn unclear_framing() -> Vec<String> {
     .into()
 }
 
-/// What is no request of HTTP/1.1.
-pub(crate) const BROKEN_HEADS: [&str; 11] = [
+/// Invalid request heads.
+pub const BROKEN_HEADS: [&str; 11] = [
     "POST /x HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     "POST /x HTTP/1.0\r\n\r\n",
     "GET /x HTTP/1.1\r\n\r\n",
@@ -55,8 +55,8 @@ pub(crate) const BROKEN_HEADS: [&str; 11] = [
     "GET /x HTTP/1.1\r\nhost: test\r\nx: a\rb: c\r\n\r\n",
 ];
 
-/// Too many headers, and a head that is too long: a 431.
-pub(crate) fn large_heads() -> [String; 2] {
+/// Returns too many header fields, and a head that is too long: 431.
+pub fn large_heads() -> [String; 2] {
     let many: String = (0..97).map(|n| format!("x-{n}: {n}\r\n")).collect();
     let long = "x".repeat(200 << 10);
     [
@@ -65,14 +65,14 @@ pub(crate) fn large_heads() -> [String; 2] {
     ]
 }
 
-/// Targets beyond what is taken, in a head that is otherwise small, and in one without an end: a 414.
-pub(crate) fn long_targets() -> [String; 2] {
+/// Returns targets above the limit, in a head that is otherwise small and in one without an end: 414.
+pub fn long_targets() -> [String; 2] {
     [70 << 10, 200 << 10]
         .map(|bytes| format!("GET /{} HTTP/1.1\r\nhost: test\r\n\r\n", "x".repeat(bytes)))
 }
 
-/// Targets that are neither paths nor HTTP URLs of a host.
-pub(crate) const NO_PATHS: [&str; 14] = [
+/// Targets that are neither paths nor HTTP URLs with a host.
+pub const NO_PATHS: [&str; 14] = [
     "GET https://test/x HTTP/1.1\r\nhost: test\r\n\r\n",
     "GET ws://test/x HTTP/1.1\r\nhost: test\r\n\r\n",
     "GET http://user@test/x HTTP/1.1\r\nhost: test\r\n\r\n",
@@ -89,8 +89,8 @@ pub(crate) const NO_PATHS: [&str; 14] = [
     "GET file:///etc/passwd HTTP/1.1\r\nhost: test\r\n\r\n",
 ];
 
-/// Paths that lead elsewhere for some.
-pub(crate) fn leading_elsewhere() -> Vec<String> {
+/// Returns paths that some servers resolve to another one.
+pub fn leading_elsewhere() -> Vec<String> {
     [
         "/..",
         "/../x",
@@ -119,8 +119,8 @@ pub(crate) fn leading_elsewhere() -> Vec<String> {
     .into()
 }
 
-/// Hosts that are none.
-pub(crate) fn no_hosts() -> Vec<String> {
+/// Returns requests with an invalid Host.
+pub fn no_hosts() -> Vec<String> {
     [
         "a b",
         "a, b",
@@ -145,8 +145,8 @@ pub(crate) fn no_hosts() -> Vec<String> {
     .into()
 }
 
-/// Methods that are not for gateways: a 501.
-pub(crate) const NOT_FOR_GATEWAYS: [&str; 5] = [
+/// Methods that a gateway does not forward: 501.
+pub const NOT_FOR_GATEWAYS: [&str; 5] = [
     "CONNECT test:80 HTTP/1.1\r\nhost: test:80\r\n\r\n",
     "CONNECT /x HTTP/1.1\r\nhost: test\r\n\r\n",
     "CONNECT test:80 HTTP/1.1\r\nhost: test:80\r\ncontent-length: 2\r\n\r\nhi",
@@ -154,15 +154,15 @@ pub(crate) const NOT_FOR_GATEWAYS: [&str; 5] = [
     "TRACE / HTTP/1.1\r\nhost: test\r\nmax-forwards: 0\r\n\r\n",
 ];
 
-/// Upgrades to WebSocket with a body: to some they are upgrades, to others requests.
-pub(crate) const UPGRADES_WITH_A_BODY: [&str; 2] = [
+/// Upgrades to WebSocket with a body: upgrades to some servers, requests to others.
+pub const UPGRADES_WITH_A_BODY: [&str; 2] = [
     "GET /x HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\ncontent-length: 2\r\n\r\nhi",
     "GET /x HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
      transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
 ];
 
-/// Odd, but clear: what a node gets of them, the start line and the body.
-pub(crate) const CLEAR: [(&str, &str, &str); 8] = [
+/// Unusual but valid requests, each with the start line and the body that a node receives.
+pub const CLEAR: [(&str, &str, &str); 8] = [
     ("GET /a HTTP/1.1\nhost: test\n\n", "GET /a HTTP/1.1", ""),
     (
         "\r\n\r\nGET /b HTTP/1.1\r\nhost: test\r\n\r\n",
@@ -202,9 +202,9 @@ pub(crate) const CLEAR: [(&str, &str, &str); 8] = [
     ),
 ];
 
-/// Sends raw bytes over a connection, and a second request behind them. Returns the status of the
-/// first answer, as soon as the second has come or the connection has ended.
-pub(crate) async fn status_of(mut client: Wire, request: &[u8]) -> u16 {
+/// Sends raw bytes over a connection, and a second request after them. Returns the status of the first
+/// response, as soon as the second has arrived or the connection has ended.
+pub async fn status_of(mut client: Wire, request: &[u8]) -> u16 {
     client.send(request).await;
     let status = client.answer("GET").await.status();
     let second = "GET /second HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";

@@ -3,15 +3,16 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-use actix_web::rt::spawn;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_local};
 
-use super::{Message, Wire, until};
+use super::{Message, Wire};
+use crate::until;
 
-/// A node that does exactly what the test says, byte by byte. It is gone when this is dropped.
-pub(crate) struct Upstream {
-    pub(crate) address: SocketAddr,
+/// A scripted node: it sends exactly the bytes that a test gives it. It stops listening on drop.
+pub struct Upstream {
+    /// The address where it listens.
+    pub address: SocketAddr,
     seen: Rc<Seen>,
     accepting: JoinHandle<()>,
 }
@@ -25,28 +26,28 @@ struct Seen {
 }
 
 /// One connection to an [`Upstream`].
-pub(crate) struct Peer {
+pub struct Peer {
     wire: Wire,
     seen: Rc<Seen>,
 }
 
 impl Upstream {
-    /// A node that does this with every connection, which ends when that is done.
-    pub(crate) async fn new<F>(serve: impl Fn(Peer) -> F + 'static) -> Self
+    /// Starts a node that serves every connection so. A connection ends when `serve` returns.
+    pub async fn new<F>(serve: impl Fn(Peer) -> F + 'static) -> Self
     where
         F: Future<Output = ()> + 'static,
     {
         Self::over(TcpListener::bind("127.0.0.1:0").await.unwrap(), serve)
     }
 
-    /// The same over a listener.
+    /// Starts a node over a listener.
     pub(super) fn over<F>(listener: TcpListener, serve: impl Fn(Peer) -> F + 'static) -> Self
     where
         F: Future<Output = ()> + 'static,
     {
         let address = listener.local_addr().unwrap();
         let seen = Rc::new(Seen::default());
-        let accepting = spawn(accept(listener, seen.clone(), serve));
+        let accepting = spawn_local(accept(listener, seen.clone(), serve));
         Self {
             address,
             seen,
@@ -54,8 +55,8 @@ impl Upstream {
         }
     }
 
-    /// A node that gives this answer to every request, and keeps its connections.
-    pub(crate) async fn answering(answer: impl Into<String>) -> Self {
+    /// Starts a node that sends this response to every request, and keeps its connections open.
+    pub async fn answering(answer: impl Into<String>) -> Self {
         let answer = Rc::new(answer.into());
         Self::new(move |mut peer| {
             let answer = answer.clone();
@@ -66,8 +67,8 @@ impl Upstream {
         .await
     }
 
-    /// A node that gives this answer once, and closes the connection.
-    pub(crate) async fn closing_after(answer: impl Into<String>) -> Self {
+    /// Starts a node that sends this response once, and closes the connection.
+    pub async fn closing_after(answer: impl Into<String>) -> Self {
         let answer = Rc::new(answer.into());
         Self::new(move |mut peer| {
             let answer = answer.clone();
@@ -80,8 +81,24 @@ impl Upstream {
         .await
     }
 
-    /// A node that says `200` and this.
-    pub(crate) async fn saying(body: &str) -> Self {
+    /// Starts a node that sends the response with the number in the path, `/0` the first one, and closes
+    /// the connection.
+    pub async fn answering_by_number(answers: Vec<String>) -> Self {
+        let answers = Rc::new(answers);
+        Self::new(move |mut peer| {
+            let answers = answers.clone();
+            async move {
+                let request = peer.request().await.unwrap();
+                let number = request.start.split(['/', ' ']).nth(2).unwrap();
+                let number: usize = number.parse().unwrap();
+                let _ = peer.try_send(&answers[number]).await; // the gateway may have seen enough
+            }
+        })
+        .await
+    }
+
+    /// Starts a node that responds with 200 and this content.
+    pub async fn saying(body: &str) -> Self {
         let length = body.len();
         Self::answering(format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -89,40 +106,40 @@ impl Upstream {
         .await
     }
 
-    /// What was asked so far.
-    pub(crate) fn requests(&self) -> Vec<Message> {
+    /// Returns the requests so far.
+    pub fn requests(&self) -> Vec<Message> {
         self.seen.requests.borrow().clone()
     }
 
-    /// How much was asked so far.
-    pub(crate) fn count(&self) -> usize {
+    /// Returns the number of requests so far.
+    pub fn count(&self) -> usize {
         self.seen.requests.borrow().len()
     }
 
-    /// The only request so far.
-    pub(crate) fn request(&self) -> Message {
+    /// Returns the only request so far.
+    pub fn request(&self) -> Message {
         let requests = self.requests();
         assert_eq!(requests.len(), 1, "{requests:?}");
         requests[0].clone()
     }
 
-    /// Counts requests from 0 again.
-    pub(crate) fn forget(&self) {
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
         self.seen.requests.borrow_mut().clear();
     }
 
-    /// How many connections there were so far.
-    pub(crate) fn connections(&self) -> usize {
+    /// Returns the number of connections so far.
+    pub fn connections(&self) -> usize {
         self.seen.connections.get()
     }
 
-    /// Waits until the head of a request has come.
-    pub(crate) async fn is_asked(&self) {
+    /// Waits until the head of a request has arrived.
+    pub async fn is_asked(&self) {
         until("a request's head", async || self.seen.begun.get() > 0).await;
     }
 
-    /// Waits until as many connections are open.
-    pub(crate) async fn has_open(&self, count: usize) {
+    /// Waits until this number of connections is open.
+    pub async fn has_open(&self, count: usize) {
         let what = format!("{count} open connections to the node");
         until(&what, async || self.seen.open.get() == count).await;
     }
@@ -143,24 +160,22 @@ where
         seen.connections.set(seen.connections.get() + 1);
         seen.open.set(seen.open.get() + 1);
         let (wire, seen) = (Wire::new(stream), seen.clone());
-        spawn(serve(Peer { wire, seen }));
+        spawn_local(serve(Peer { wire, seen }));
     }
 }
 
 impl Peer {
-    /// The next request, `None` if the connection ends instead.
-    pub(crate) async fn request(&mut self) -> Option<Message> {
+    /// Reads the next request, `None` if the connection ends instead.
+    pub async fn request(&mut self) -> Option<Message> {
         let head = self.wire.head().await.ok()?;
         self.seen.begun.set(self.seen.begun.get() + 1);
         let request = self.wire.with_body(head).await;
         self.seen.requests.borrow_mut().push(request.clone());
         Some(request)
     }
-}
 
-impl Peer {
-    /// How many requests its node was asked so far, over all connections.
-    pub(crate) fn seen(&self) -> usize {
+    /// Returns the number of requests to its node so far, over all connections.
+    pub fn seen(&self) -> usize {
         self.seen.requests.borrow().len()
     }
 }

@@ -1,20 +1,21 @@
 use serde_json::Value;
 
-/// A request or an answer, as it was on the wire.
+/// A request or a response as it was on the wire.
 #[derive(Clone, Debug)]
-pub(crate) struct Message {
-    /// `GET / HTTP/1.1` or `HTTP/1.1 200 OK`.
-    pub(crate) start: String,
-    /// In the order they came in, names in lower case.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-    /// Whether the body came to the end that its framing has.
-    pub(crate) whole: bool,
+pub struct Message {
+    /// The start line: `GET / HTTP/1.1` or `HTTP/1.1 200 OK`.
+    pub start: String,
+    /// The header fields in their order, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The content, without its framing.
+    pub body: Vec<u8>,
+    /// True if the body was complete, by its framing.
+    pub whole: bool,
 }
 
 impl Message {
-    /// The start line and the headers, given without the empty line.
-    pub(crate) fn from_head(text: &str) -> Self {
+    /// Parses the start line and the header fields, given without the empty line.
+    pub fn from_head(text: &str) -> Self {
         let mut lines = text.split("\r\n");
         let start = lines.next().unwrap_or_default().to_owned();
         let header = |line: &str| {
@@ -29,35 +30,38 @@ impl Message {
         }
     }
 
-    pub(crate) fn status(&self) -> u16 {
+    /// Returns the status of a response.
+    pub fn status(&self) -> u16 {
         let status = self.start.split(' ').nth(1).unwrap();
         status.parse().unwrap()
     }
 
-    /// The only value of a header.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// Returns the only value of a header field.
+    pub fn header(&self, name: &str) -> Option<&str> {
         let values = self.all(name);
         assert!(values.len() < 2, "{name} is repeated: {values:?}");
         values.first().copied()
     }
 
-    /// Every value of a header.
-    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+    /// Returns every value of a header field.
+    pub fn all(&self, name: &str) -> Vec<&str> {
         let values = self.headers.iter().filter(|(key, _)| key == name);
         values.map(|(_, value)| value.as_str()).collect()
     }
 
-    pub(crate) fn text(&self) -> &str {
+    /// Returns the content as text.
+    pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub(crate) fn json(&self) -> Value {
+    /// Parses the content as JSON.
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Checks that the gateway itself answered, for this reason, and says so as it should.
+    /// Checks that this is a complete problem of the gateway itself, with this reason.
     #[track_caller]
-    pub(crate) fn is_refused(&self, status: u16, reason: &str, attempts: u64) {
+    pub fn is_refused(&self, status: u16, reason: &str, attempts: u64) {
         assert_eq!(self.status(), status, "{self:?}");
         let kind = self.header("content-type");
         assert_eq!(kind, Some("application/problem+json"), "{self:?}");
@@ -73,15 +77,15 @@ impl Message {
         assert_eq!(self.header("retry-after"), retry_after);
     }
 
-    /// Checks that a node's answer arrived, and all of it.
+    /// Checks that this is a node's response, 200 and complete.
     #[track_caller]
-    pub(crate) fn is_ok(&self, body: impl AsRef<[u8]>) {
+    pub fn is_ok(&self, body: impl AsRef<[u8]>) {
         assert_eq!(self.status(), 200, "{self:?}");
         assert!(self.whole, "{self:?}");
         assert!(self.body == body.as_ref(), "{self:?}");
     }
 
-    /// The framing, by which a reader knows where the body ends.
+    /// Returns the framing of the body.
     pub(super) fn framing(&self) -> Framing {
         match (self.header("transfer-encoding"), self.all("content-length")) {
             (Some("chunked"), lengths) if lengths.is_empty() => Framing::Chunks,
@@ -91,8 +95,8 @@ impl Message {
         }
     }
 
-    /// Whether the connection is said to end with this answer.
-    pub(crate) fn closes(&self) -> bool {
+    /// Returns true for `connection: close`.
+    pub fn closes(&self) -> bool {
         self.header("connection")
             .is_some_and(|value| value.contains("close"))
     }

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use futures_util::future::join_all;
+use testing::http::{Upstream, Wire, answers, is_echoed};
 use testing::try_until;
+use testing::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::Verdict;
-use crate::scripted::{self, Upstream, Wire, answering_by_number, answers};
 use crate::system::System;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,7 +20,7 @@ const MIB: usize = 1 << 20;
 pub(crate) async fn cut_body() -> anyhow::Result<Verdict> {
     let cut_off = answers::cut_off();
     let count = cut_off.len();
-    let node = answering_by_number(cut_off.into()).await;
+    let node = Upstream::answering_by_number(cut_off.into()).await;
     let routes = "/odd=greeter?version=odd,/=greeter?version=v1";
     let mut system = System::routing(routes, &["v1"; 3], &[(&node, "odd")]).await?;
     let mut cut = Vec::new();
@@ -32,7 +33,7 @@ pub(crate) async fn cut_body() -> anyhow::Result<Verdict> {
         client
             .send(format!("GET {target} HTTP/1.1\r\nhost: test\r\n\r\n"))
             .await;
-        scripted::until("a beginning", async || client.has_answer()).await;
+        until("a beginning", async || client.has_answer()).await;
         downloads.push(client);
     }
     system.greeters.clear(); // kill -9
@@ -82,7 +83,7 @@ pub(crate) async fn early_answer() -> anyhow::Result<Verdict> {
                 .send(format!("1000\r\n{}\r\n", "x".repeat(4096)))
                 .await;
         } else {
-            scripted::until("a beginning", async || client.has_answer()).await;
+            until("a beginning", async || client.has_answer()).await;
         }
         leavers.push(client);
     }
@@ -141,7 +142,7 @@ pub(crate) async fn full_duplex() -> anyhow::Result<Verdict> {
     let system = System::routing("/=greeter", &["v1"], &[]).await?;
     let began = Instant::now();
     let echoes = [false, true, false, true].map(async |in_chunks| {
-        scripted::is_echoed(system.connect().await, "/echo", 16 * MIB, in_chunks).await;
+        is_echoed(system.connect().await, "/echo", 16 * MIB, in_chunks).await;
     });
     let count = join_all(echoes).await.len();
     Ok(Verdict::new(true).note(format!(

@@ -38,7 +38,6 @@ mod registry;
 mod replaced;
 mod running;
 mod scale;
-mod scripted;
 mod sick;
 mod smuggling;
 mod soak;

@@ -1,7 +1,7 @@
-//! Answers of nodes that know no HTTP, or die over it.
+//! Responses of nodes that break HTTP/1.1, or end in the middle of one.
 
-/// What is no answer: a 502.
-pub(crate) fn none() -> Vec<String> {
+/// Returns invalid responses: a gateway responds with 502.
+pub fn none() -> Vec<String> {
     let huge = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(200 << 10));
     let many: String = (0..1000).map(|n| format!("x-{n}: {n}\r\n")).collect();
     let mut none = [
@@ -27,15 +27,15 @@ pub(crate) fn none() -> Vec<String> {
     none
 }
 
-/// Answers whose end can be read in two ways: a 502.
-pub(crate) fn unclear() -> Vec<String> {
+/// Returns responses with ambiguous framing: a gateway responds with 502.
+pub fn unclear() -> Vec<String> {
     let framings = [
         "content-length: 2\r\ntransfer-encoding: chunked",
         "transfer-encoding: chunked\r\ncontent-length: 40",
         "content-length: 2\r\ncontent-length: 3",
         "content-length: 2, 3",
         "content-length: 2\r\ntransfer-encoding: gzip",
-        // Codings that nobody asked for, and that the client would not be told of.
+        // Codings that the client did not accept, and that would not be forwarded.
         "transfer-encoding: gzip",
         "transfer-encoding: gzip, chunked",
         "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
@@ -46,8 +46,8 @@ pub(crate) fn unclear() -> Vec<String> {
     unclear.into_iter().chain([old]).collect()
 }
 
-/// What comes of an answer whose node dies in the middle of its body.
-pub(crate) fn cut_off() -> [String; 7] {
+/// Returns responses whose node ends in the middle of the body.
+pub fn cut_off() -> [String; 7] {
     [
         ("content-length: 5", "par"),
         ("content-length: 5", ""),

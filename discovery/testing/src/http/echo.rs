@@ -1,35 +1,35 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Wire, within_limit};
+use super::Wire;
+use crate::within_limit;
 
-/// How much is sent at once.
-const PIECE: usize = 65536;
+/// The size of one chunk.
+const CHUNK_BYTES: usize = 65536;
 
-/// Sends so many bytes, and checks that they come back while they are being sent.
-pub(crate) async fn is_echoed(mut client: Wire, target: &str, size: usize, in_chunks: bool) {
-    let (framing, frame) = match in_chunks {
-        false => (format!("content-length: {size}"), ["", ""]),
-        true => (
-            "transfer-encoding: chunked".to_owned(),
-            ["10000\r\n", "\r\n"],
-        ),
+/// Sends `size` bytes, and checks that they come back while they are being sent.
+pub async fn is_echoed(mut client: Wire, target: &str, size: usize, in_chunks: bool) {
+    let (framing, frame) = if in_chunks {
+        let chunked = "transfer-encoding: chunked".to_owned();
+        (chunked, ["10000\r\n", "\r\n"])
+    } else {
+        (format!("content-length: {size}"), ["", ""])
     };
     client
         .send(format!(
             "POST {target} HTTP/1.1\r\nhost: test\r\n{framing}\r\n\r\n"
         ))
         .await;
-    let content = |n: usize| format!("{n:08}").repeat(PIECE / 8);
-    let piece = |n: usize| format!("{}{}{}", frame[0], content(n), frame[1]);
-    // The first piece comes back before the second one is sent.
-    client.send(piece(0)).await;
+    let content = |n: usize| format!("{n:08}").repeat(CHUNK_BYTES / 8);
+    let chunk = |n: usize| format!("{}{}{}", frame[0], content(n), frame[1]);
+    // The first chunk comes back before the second one is sent.
+    client.send(chunk(0)).await;
     assert_eq!(client.head().await.unwrap().status(), 200);
     let mut got = client.chunk().await.unwrap().unwrap();
 
     let (mut reader, mut writer) = client.stream.split();
     let sending = async {
-        for n in 1..size / PIECE {
-            writer.write_all(piece(n).as_bytes()).await.unwrap();
+        for n in 1..size / CHUNK_BYTES {
+            writer.write_all(chunk(n).as_bytes()).await.unwrap();
         }
         if in_chunks {
             writer.write_all(b"0\r\n\r\n").await.unwrap();
@@ -43,11 +43,11 @@ pub(crate) async fn is_echoed(mut client: Wire, target: &str, size: usize, in_ch
     };
     within_limit("the echo", async { tokio::join!(sending, reading) }).await;
     unchunk(&raw, &mut got);
-    let sent: String = (0..size / PIECE).map(content).collect();
+    let sent: String = (0..size / CHUNK_BYTES).map(content).collect();
     assert!(got == sent.into_bytes());
 }
 
-/// Adds the content of whole chunks.
+/// Appends the content of complete chunks.
 fn unchunk(mut raw: &[u8], content: &mut Vec<u8>) {
     loop {
         let end = raw.windows(2).position(|w| w == b"\r\n").unwrap();
