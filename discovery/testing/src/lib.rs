@@ -4,7 +4,9 @@
 //! * Registries: a real [`etcd`], [`consul`] or [`zookeeper`] as a process on a free port, which ends
 //!   with its owner; an etcd in this process that fails as scripted; a [`gate`] in front of a registry.
 //! * The network: a [`relay`] that can be cut, fall silent, or lose messages.
-//! * Programs of this workspace as a [`process`], and their [`usage`] of the machine.
+//! * HTTP/1.1 byte by byte: scripted clients and nodes in [`http`].
+//! * Programs of this workspace: a [`process`] whose log is a file, a [`program`] whose log a test reads
+//!   line by line, and their [`usage`] of the machine.
 //! * States to wait for, always with a limit: [`until`], [`within_limit`].
 //!
 //! The crate depends on `discovery`, which has it as a dev-dependency. The unit tests inside
@@ -21,6 +23,7 @@ pub mod etcd;
 pub mod gate;
 pub mod http;
 pub mod process;
+pub mod program;
 pub mod prometheus;
 pub mod relay;
 pub mod scene;

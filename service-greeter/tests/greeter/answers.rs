@@ -1,9 +1,9 @@
 use actix_web::http::{Method, header};
 use awc::Client;
 use serde_json::{Value, json};
+use testing::http::Wire;
 
 use crate::started::Started;
-use crate::wire::Wire;
 
 #[actix_web::test]
 async fn a_greeting_names_the_instance_and_its_version() {

@@ -4,10 +4,11 @@ use actix_web::web::Bytes;
 use awc::Client;
 use awc::ws::{CloseCode, Frame, Message};
 use futures_util::{SinkExt, StreamExt};
+use testing::http::Wire;
+use testing::within_limit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::started::{Started, within_limit};
-use crate::wire::Wire;
+use crate::started::Started;
 
 #[actix_web::test]
 async fn a_slow_answer_takes_the_time_it_was_asked_to() {
@@ -76,7 +77,7 @@ async fn an_echo_comes_back_while_the_body_is_still_being_sent() {
 async fn an_echo_of_any_size_is_never_held_as_a_whole() {
     const SIZE: usize = 64 << 20;
     let greeter = Started::new(&[]);
-    let (mut reader, mut writer) = Wire::connect(greeter.address).await.split();
+    let (mut reader, mut writer) = Wire::connect(greeter.address).await.stream.into_split();
     let sending = async {
         let head = format!("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: {SIZE}\r\n\r\n");
         writer.write_all(head.as_bytes()).await.unwrap();

@@ -4,10 +4,11 @@ use awc::Client;
 use awc::http::StatusCode;
 use clap::Parser;
 use service_greeter::{App, Cli};
+use testing::http::Wire;
+use testing::within_limit;
 use tokio::net::TcpStream;
 
-use crate::started::{Started, listed, within_limit};
-use crate::wire::Wire;
+use crate::started::{Started, listed};
 
 #[actix_web::test]
 async fn it_is_listed_with_its_real_port_and_its_tags() {

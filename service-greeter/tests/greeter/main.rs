@@ -10,4 +10,3 @@ mod pipelines;
 mod process;
 mod program;
 mod started;
-mod wire;

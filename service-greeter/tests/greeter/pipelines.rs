@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use pipelines::{Options, Profile, run};
+use testing::http::Wire;
 
 use crate::started::Started;
-use crate::wire::Wire;
 
 const REQUESTS: usize = 30_000;
 

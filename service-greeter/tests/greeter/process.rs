@@ -1,11 +1,12 @@
 use std::time::{Duration, Instant};
 
 use awc::Client;
+use testing::http::Wire;
+use testing::program::Running;
+use testing::within_limit;
 use tokio::net::TcpSocket;
 
-use crate::program::{Program, help, run};
-use crate::started::within_limit;
-use crate::wire::Wire;
+use crate::program::{greeter, listens, run, start};
 
 const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--registry", "memory:"];
 
@@ -54,12 +55,12 @@ async fn the_password_of_a_registry_is_never_told() {
         assert!(code == 2 && !text.contains("s3cret"), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");
     }
-    let help = help(&[("REGISTRY", url)]).await;
+    let help = greeter(&[("REGISTRY", url)]).help().await;
     assert!(
         help.contains("[env: REGISTRY]") && !help.contains("s3cret"),
         "{help}"
     );
-    let mut program = Program::start(&FREE[..2], &[("REGISTRY", url), ("RUST_LOG", "debug")]);
+    let mut program = start(&FREE[..2], &[("REGISTRY", url), ("RUST_LOG", "debug")]);
     let warning = program.says("not registered").await;
     assert!(
         warning.contains("refused") && !warning.contains("s3cret"),
@@ -92,7 +93,7 @@ async fn every_flag_is_an_environment_variable() {
         ("WORKERS", "1"),
         ("LOG_FORMAT", "text"),
     ];
-    let mut program = Program::start(&[], &environment);
+    let mut program = start(&[], &environment);
     program
         .says("registered service=hello address=127.0.0.9:1234 tags=region=cn,version=v7")
         .await;
@@ -102,8 +103,8 @@ async fn every_flag_is_an_environment_variable() {
 
 #[actix_web::test]
 async fn sigterm_lets_requests_in_flight_finish_and_the_exit_code_is_0() {
-    let mut program = Program::start(&FREE, &[("DRAIN", "100ms")]);
-    let mut wire = Wire::connect(program.listens().await).await;
+    let mut program = start(&FREE, &[("DRAIN", "100ms")]);
+    let mut wire = Wire::connect(listens(&mut program).await).await;
     wire.send("GET /stream?n=2&ms=1500 HTTP/1.1\r\nhost: x\r\n\r\n")
         .await;
     wire.read_to("chunk 1").await;
@@ -131,8 +132,8 @@ async fn a_second_signal_ends_it_at_once() {
         ("TERM", "INT", 130),
         ("INT", "INT", 130),
     ] {
-        let mut program = Program::start(&FREE, &[("DRAIN", "10m")]);
-        program.listens().await;
+        let mut program = start(&FREE, &[("DRAIN", "10m")]);
+        listens(&mut program).await;
         program.signal(first).await;
         program.says(&format!("draining signal=SIG{first}")).await;
         program.signal(second).await;
@@ -142,11 +143,11 @@ async fn a_second_signal_ends_it_at_once() {
 
 #[actix_web::test]
 async fn healthcheck_is_0_while_the_instance_serves_and_1_when_it_does_not() {
-    let mut program = Program::start(
+    let mut program = start(
         &["--listen", "0.0.0.0:0", "--registry", "memory:"],
         &[("DRAIN", "10m")],
     );
-    let address = program.listens().await.to_string();
+    let address = listens(&mut program).await.to_string();
     let check = ["healthcheck", "--listen", &address];
     assert_eq!(run(&check).await, (0, String::new()));
 
@@ -206,8 +207,8 @@ async fn without_its_registry_it_serves_and_says_what_is_missing() {
             "--registry",
             &registry,
         ];
-        let mut program = Program::start(&flags, &[]);
-        let port = program.listens().await.port();
+        let mut program = start(&flags, &[]);
+        let port = listens(&mut program).await.port();
         program.says(complaint).await;
         let url = format!("http://127.0.0.1:{port}/greet/Ada");
         let response = within_limit("a greeting", Client::new().get(url).send())
@@ -221,7 +222,7 @@ async fn without_its_registry_it_serves_and_says_what_is_missing() {
 
 /// A greeter without its registry whose log nothing reads, after more requests than its pipe and its
 /// queue take lines.
-async fn unread(closed: &TcpSocket) -> Program {
+async fn unread(closed: &TcpSocket) -> Running {
     let url = format!("etcd://{}", closed.local_addr().unwrap());
     let flags = [
         "--listen",
@@ -231,8 +232,8 @@ async fn unread(closed: &TcpSocket) -> Program {
         "--registry",
         &url,
     ];
-    let mut program = Program::start(&flags, &[("RUST_LOG", "debug")]);
-    let address = program.listens().await;
+    let mut program = start(&flags, &[("RUST_LOG", "debug")]);
+    let address = listens(&mut program).await;
     let mut wire = Wire::connect(address).await;
     for _ in 0..1300 {
         let target = format!("/nope/{}", "x".repeat(4000));
@@ -278,7 +279,7 @@ async fn a_log_that_is_read_again_reports_dropped_lines() {
 async fn a_json_log_is_one_object_for_each_line() {
     let tag = "version=\u{202e}v1"; // which is no control character, and turns a line round
     let flags = [&FREE[..], &["--log-format", "json", "--tag", tag]].concat();
-    let mut program = Program::start(&flags, &[]);
+    let mut program = start(&flags, &[]);
     let line = program.says("\"registered\"").await;
     let record: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(record["tags"], tag);

@@ -1,88 +1,26 @@
 use std::net::SocketAddr;
-use std::process::{ExitStatus, Output, Stdio};
+use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use testing::program::{Program, Running};
 
-use crate::started::within_limit;
-
-/// The program, with nothing of this process's environment.
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_service-greeter"));
-    command
-        .args(arguments)
-        .env_clear()
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
+/// The greeter with environment variables.
+pub(crate) fn greeter<'a>(variables: &'a [(&'a str, &'a str)]) -> Program<'a> {
+    let path = env!("CARGO_BIN_EXE_service-greeter");
+    Program { path, variables }
 }
 
-/// Runs the program to its end: its exit code, and what it wrote to stderr.
+/// Runs the program to its end. Returns its exit code and what it wrote to standard error.
 pub(crate) async fn run(arguments: &[&str]) -> (i32, String) {
-    let Output { status, stderr, .. } =
-        within_limit("the program's end", command(arguments).output())
-            .await
-            .unwrap();
-    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+    greeter(&[]).run(arguments).await
 }
 
-/// What it says of itself, with environment variables.
-pub(crate) async fn help(variables: &[(&str, &str)]) -> String {
-    let mut command = command(&["--help"]);
-    command.envs(variables.iter().copied());
-    let output = within_limit("help", command.output()).await;
-    String::from_utf8(output.unwrap().stdout).unwrap()
+/// Starts it with environment variables.
+pub(crate) fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Running {
+    greeter(variables).start(arguments, Stdio::inherit())
 }
 
-/// The program, running.
-pub(crate) struct Program {
-    child: Child,
-    log: Lines<BufReader<ChildStderr>>,
-}
-
-impl Program {
-    pub(crate) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = command(arguments)
-            .envs(environment.iter().copied())
-            .spawn()
-            .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        Self { child, log }
-    }
-
-    /// Waits for the line of the log in which `text` appears.
-    pub(crate) async fn says(&mut self, text: &str) -> String {
-        within_limit(text, async {
-            loop {
-                let line = self.log.next_line().await.unwrap();
-                let line = line.unwrap_or_else(|| panic!("it never said {text:?}"));
-                if line.contains(text) {
-                    return line;
-                }
-            }
-        })
-        .await
-    }
-
-    /// Waits until it listens. The port is its own; the address may be that of all interfaces.
-    pub(crate) async fn listens(&mut self) -> SocketAddr {
-        let line = self.says("listening address=").await;
-        line.rsplit('=').next().unwrap().parse().unwrap()
-    }
-
-    pub(crate) async fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id().unwrap());
-        let sent = Command::new("sh")
-            .args(["-c", &kill])
-            .status()
-            .await
-            .unwrap();
-        assert!(sent.success());
-    }
-
-    pub(crate) async fn ends(&mut self) -> ExitStatus {
-        within_limit("the program's end", self.child.wait())
-            .await
-            .unwrap()
-    }
+/// Waits until it listens. The port is its own; the address may be that of all interfaces.
+pub(crate) async fn listens(program: &mut Running) -> SocketAddr {
+    let line = program.says("listening address=").await;
+    line.rsplit('=').next().unwrap().parse().unwrap()
 }

@@ -1,21 +1,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Parser;
 use discovery::{MemoryRegistry, NodeRegistry, ServiceNode};
 use futures_util::StreamExt;
 use service_greeter::{App, Cli};
+use testing::within_limit;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-
-/// Far longer than anything here takes: who waits that long waits in vain.
-const LIMIT: Duration = Duration::from_secs(20);
-
-pub(crate) async fn within_limit<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let waited = tokio::time::timeout(LIMIT, future).await;
-    waited.unwrap_or_else(|_| panic!("in vain: {what}"))
-}
 
 /// An instance in this process, with a registry of its own.
 pub(crate) struct Started {

@@ -126,6 +126,21 @@ impl Wire {
         }
     }
 
+    /// Reads up to `end`, and returns it too.
+    pub async fn read_to(&mut self, end: &str) -> String {
+        match self.up_to(end).await {
+            Ok(text) => text + end,
+            Err(closed) => panic!("{closed:?} before {end:?}, after {:?}", self.received),
+        }
+    }
+
+    /// Reads to the end of the connection, which may not be reset.
+    pub async fn read_to_close(&mut self) -> String {
+        let (bytes, end) = self.rest().await;
+        assert_eq!(end, End::Closed);
+        String::from_utf8(bytes).unwrap()
+    }
+
     /// Reads a request, `None` if the peer closes instead.
     pub async fn request(&mut self) -> Option<Message> {
         let head = self.head().await.ok()?;

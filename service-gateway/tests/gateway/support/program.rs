@@ -1,62 +1,45 @@
 use std::net::SocketAddr;
-use std::process::{ExitStatus, Output, Stdio};
+use std::ops::{Deref, DerefMut};
+use std::process::Stdio;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use testing::program::{self, Running};
 
-use super::within_limit;
-
-/// The program, with nothing of this process's environment.
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_service-gateway"));
-    command
-        .args(arguments)
-        .env_clear()
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
+fn gateway<'a>(variables: &'a [(&'a str, &'a str)]) -> program::Program<'a> {
+    let path = env!("CARGO_BIN_EXE_service-gateway");
+    program::Program { path, variables }
 }
 
-/// Runs the program to its end: its exit code, and what it wrote to stderr.
+/// Runs the program to its end. Returns its exit code and what it wrote to standard error.
 pub(crate) async fn run(arguments: &[&str]) -> (i32, String) {
     run_in(&[], arguments).await
 }
 
 /// The same with environment variables.
 pub(crate) async fn run_in(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
-    let mut command = command(arguments);
-    command.envs(variables.iter().copied());
-    let output = within_limit("the program's end", command.output()).await;
-    let Output { status, stderr, .. } = output.unwrap();
-    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+    gateway(variables).run(arguments).await
 }
 
-/// What it says of itself, with environment variables.
+/// Returns its help text, with environment variables.
 pub(crate) async fn help(variables: &[(&str, &str)]) -> String {
-    let mut command = command(&["--help"]);
-    command.envs(variables.iter().copied());
-    let output = within_limit("help", command.output()).await;
-    String::from_utf8(output.unwrap().stdout).unwrap()
+    gateway(variables).help().await
 }
 
 /// The program, running.
 pub(crate) struct Program {
-    child: Child,
-    log: Lines<BufReader<ChildStderr>>,
-    output: Option<Lines<BufReader<ChildStdout>>>,
-    /// Where it takes requests.
+    running: Running,
+    /// The address where it takes requests.
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
 
 impl Program {
-    /// One that listens on any free ports and does not drain, unless the flags say otherwise.
+    /// Starts one that listens on any free ports and does not drain, unless the flags say otherwise.
     pub(crate) async fn start(flags: &[&str]) -> Self {
         Self::start_with(&[], flags, Stdio::piped()).await
     }
 
-    /// The same with environment variables, and with standard output to this place.
+    /// The same with environment variables, and with this standard output.
     pub(crate) async fn start_with(
         variables: &[(&str, &str)],
         flags: &[&str],
@@ -73,18 +56,8 @@ impl Program {
             }
         }
         arguments.extend(flags);
-        let mut command = command(&arguments);
-        let mut child = command
-            .envs(variables.iter().copied())
-            .stdout(output)
-            .spawn()
-            .unwrap();
-        let output = child
-            .stdout
-            .take()
-            .map(|output| BufReader::new(output).lines());
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = find(&mut log, "listening").await;
+        let mut running = gateway(variables).start(&arguments, output);
+        let line = running.says("listening").await;
         let record = serde_json::from_str::<Value>(&line);
         let value = |key: &str| {
             let mut words = line.split(' ');
@@ -96,64 +69,23 @@ impl Program {
         };
         let (address, admin) = (value("address"), value("admin"));
         Self {
-            child,
-            log,
-            output,
+            running,
             address,
             admin,
         }
     }
+}
 
-    /// Waits for the line of the log in which `text` appears.
-    pub(crate) async fn says(&mut self, text: &str) -> String {
-        find(&mut self.log, text).await
-    }
+impl Deref for Program {
+    type Target = Running;
 
-    /// The next line on its standard output.
-    pub(crate) async fn writes(&mut self) -> String {
-        self.next_written().await.unwrap()
-    }
-
-    /// The same, `None` after the last one.
-    pub(crate) async fn next_written(&mut self) -> Option<String> {
-        let line = within_limit(
-            "a line of output",
-            self.output.as_mut().unwrap().next_line(),
-        )
-        .await;
-        line.unwrap()
-    }
-
-    /// Everything else it says until its end.
-    pub(crate) async fn last_words(&mut self) -> Vec<String> {
-        let mut lines = Vec::new();
-        while let Some(line) = within_limit("a line", self.log.next_line()).await.unwrap() {
-            lines.push(line);
-        }
-        lines
-    }
-
-    pub(crate) async fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id().unwrap());
-        let sent = Command::new("sh").args(["-c", &kill]).status().await;
-        assert!(sent.unwrap().success());
-    }
-
-    pub(crate) async fn ends(&mut self) -> ExitStatus {
-        let ended = within_limit("the program's end", self.child.wait()).await;
-        ended.unwrap()
+    fn deref(&self) -> &Running {
+        &self.running
     }
 }
 
-async fn find(log: &mut Lines<BufReader<ChildStderr>>, text: &str) -> String {
-    within_limit(text, async {
-        loop {
-            let line = log.next_line().await.unwrap();
-            let line = line.unwrap_or_else(|| panic!("it never said {text:?}"));
-            if line.contains(text) {
-                return line;
-            }
-        }
-    })
-    .await
+impl DerefMut for Program {
+    fn deref_mut(&mut self) -> &mut Running {
+        &mut self.running
+    }
 }
