@@ -24,12 +24,15 @@ use crate::probe::Suspects;
 use crate::{Config, Route};
 
 mod answer;
+#[path = "../upstream/src/body.rs"]
 mod answer_body;
 mod attempt;
 mod budget;
+#[path = "../upstream/src/connection.rs"]
 mod connection;
 mod download;
 mod forwarded;
+#[path = "../upstream/src/head.rs"]
 mod head;
 mod headers;
 mod intake;
@@ -37,10 +40,12 @@ mod latency;
 mod origin;
 mod outgoing;
 mod outlier;
+#[path = "../upstream/src/pool.rs"]
 mod pool;
 #[cfg(test)]
 mod properties;
 mod race;
+#[path = "../upstream/src/encoder.rs"]
 mod sending;
 mod target;
 mod trace;
