@@ -4,11 +4,8 @@
 //! admin port hangs. So none of its parts may take all: what is reserved for the admin port, the
 //! registry and health checks is never used for clients or nodes.
 
-use std::io;
-
 use anyhow::ensure;
 use log::warn;
-use rustix::io::Errno;
 
 use crate::Config;
 
@@ -84,30 +81,6 @@ impl Descriptors {
     }
 }
 
-/// Whether a connection failed for a reason of this host, which says nothing about the node: no
-/// descriptor, no memory, no buffer, no local port or address.
-pub(crate) fn is_local(error: &io::Error) -> bool {
-    is_exhausted(error) || is_address_unavailable(error)
-}
-
-/// Whether this host has no more of something that a connection to any node takes.
-fn is_exhausted(error: &io::Error) -> bool {
-    let exhausted = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOBUFS,
-        Errno::NOMEM,
-        Errno::AGAIN,
-    ];
-    Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
-}
-
-/// Whether there was no local address or port for a connection to this node. There may be one for a
-/// connection to another.
-pub(crate) fn is_address_unavailable(error: &io::Error) -> bool {
-    Errno::from_io_error(error) == Some(Errno::ADDRNOTAVAIL)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -158,25 +131,5 @@ mod tests {
         let expected =
             "the limit of open files is 64, at least 304 are needed: raise it (ulimit -n)";
         assert_eq!(error, expected);
-    }
-
-    #[test]
-    fn errors_of_this_host_are_told_from_those_of_a_node() {
-        for (errno, local) in [
-            (Errno::MFILE, true),
-            (Errno::NFILE, true),
-            (Errno::NOBUFS, true),
-            (Errno::NOMEM, true),
-            (Errno::AGAIN, true),
-            (Errno::ADDRNOTAVAIL, true),
-            (Errno::CONNREFUSED, false),
-            (Errno::HOSTUNREACH, false),
-            (Errno::NETUNREACH, false),
-            (Errno::TIMEDOUT, false),
-        ] {
-            assert_eq!(is_local(&errno.into()), local, "{errno}");
-        }
-        assert!(!is_local(&io::ErrorKind::TimedOut.into()));
-        assert!(is_address_unavailable(&Errno::ADDRNOTAVAIL.into()));
     }
 }

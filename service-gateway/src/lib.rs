@@ -3,7 +3,7 @@
 //! The way of a request: [`app`] starts the servers, `server.rs` the one of the proxy port, on
 //! connections of the crate [`http1`] (`client.rs`). `proxy.rs` takes a request, `route.rs` finds
 //! its service, [`discovery`] chooses a node, `proxy/attempt.rs` sends it there over one of the
-//! worker's connections (`proxy/pool.rs`, `proxy/connection.rs`), and `proxy/race.rs` says whether another node
+//! worker's connections (of the crate [`upstream`]), and `proxy/race.rs` says whether another node
 //! may be tried.
 //! `proxy/answer.rs` is what comes back, `proxy/intake.rs`, `proxy/upload.rs` and `proxy/download.rs` stream the bodies,
 //! `proxy/headers.rs` decides on every header. `error.rs` is what clients read when that fails.

@@ -16,8 +16,8 @@ use futures_util::stream::{BoxStream, FuturesUnordered, select_all, unfold};
 use log::warn;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval};
+use upstream::is_local;
 
-use crate::descriptors::is_local;
 use crate::proxy::Gateway;
 
 /// How long a node may take to say how it is.

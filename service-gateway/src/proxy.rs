@@ -14,6 +14,7 @@ use discovery::{DiscoveryClient, Error, Network, Resolver, ServiceName, Tags};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use upstream::Pool;
 
 use crate::access_log::{self, AccessLog, Line, Logged};
 use crate::client::{Client, Clients, Exchange};
@@ -24,29 +25,19 @@ use crate::probe::Suspects;
 use crate::{Config, Route};
 
 mod answer;
-#[path = "../upstream/src/body.rs"]
-mod answer_body;
 mod attempt;
 mod budget;
-#[path = "../upstream/src/connection.rs"]
-mod connection;
 mod download;
 mod forwarded;
-#[path = "../upstream/src/head.rs"]
-mod head;
 mod headers;
 mod intake;
 mod latency;
 mod origin;
 mod outgoing;
 mod outlier;
-#[path = "../upstream/src/pool.rs"]
-mod pool;
 #[cfg(test)]
 mod properties;
 mod race;
-#[path = "../upstream/src/encoder.rs"]
-mod sending;
 mod target;
 mod trace;
 mod upload;
@@ -59,7 +50,6 @@ use intake::{Cut, Intake};
 use latency::{Latencies, Latency};
 pub(crate) use origin::Origin;
 use outgoing::Outgoing;
-use pool::Pool;
 use race::{Race, is_idempotent};
 use trace::Ids;
 pub(crate) use trace::new_request_id;

@@ -8,9 +8,9 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse};
 use discovery::Endpoint;
 use http1::ReasonPhrase;
+use upstream::ResponseHead;
 
 use super::download::{Download, Idle};
-use super::head::Head;
 use super::race::Answer;
 use super::upload::ClientBody;
 use crate::client::Exchange;
@@ -52,7 +52,7 @@ pub(super) fn respond(
 
 /// A response with the node's status and headers, and who it was.
 pub(super) fn with_head(
-    head: Head,
+    head: ResponseHead,
     endpoint: &Endpoint,
     attempts: usize,
     body: BoxBody,
@@ -81,7 +81,7 @@ fn say(headers: &mut HeaderMap, name: HeaderName, text: Option<&str>) {
 }
 
 /// How the client learns where the body ends.
-fn body_size(method: &Method, head: &Head) -> BodySize {
+fn body_size(method: &Method, head: &ResponseHead) -> BodySize {
     match (head.status.as_u16(), head.length) {
         (204 | 304, _) => BodySize::None,
         (_, Some(length)) => BodySize::Sized(length),

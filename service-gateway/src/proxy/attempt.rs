@@ -11,14 +11,11 @@ use discovery::InFlight;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
+use upstream::{
+    Connection, ParseError, Pool, Request, ResponseBody, ResponseHead, SendError, is_local,
+};
 
-use super::answer_body::AnswerBody;
-use super::connection::{Connection, Unanswered};
-use super::head::Head;
 use super::outlier::End;
-use super::pool::Pool;
-use super::sending::Request;
-use crate::descriptors::is_local;
 use crate::error::Reason;
 
 /// How an attempt failed.
@@ -71,7 +68,7 @@ impl Failure {
     }
 }
 
-pub(super) type Sent = Result<(Head, AnswerBody), Failure>;
+pub(super) type Sent = Result<(ResponseHead, ResponseBody), Failure>;
 
 /// An attempt that has not ended.
 pub(super) struct Attempt<'a> {
@@ -167,18 +164,22 @@ async fn send(
     mut request: Request,
 ) -> Sent {
     loop {
-        request = match connection.exchange(request).await {
+        request = match connection.send(request).await {
             Ok((head, framing)) => {
-                let body = AnswerBody::new(connection, framing, head.closes, node, pool.clone());
+                let body = ResponseBody::new(connection, framing, head.closes, node, pool.clone());
                 return Ok((head, body));
             }
-            Err(Unanswered::Unsent(unsent, _)) if is_kept => unsent,
-            Err(Unanswered::Failed(error)) if is_kept => return Err(Failure::Stale(error)),
-            Err(Unanswered::Unsent(_, error) | Unanswered::Failed(error)) => {
+            Err(SendError::Unsent(unsent, _)) if is_kept => unsent,
+            Err(SendError::NoResponse(error)) if is_kept => return Err(Failure::Stale(error)),
+            Err(SendError::Unsent(_, error) | SendError::NoResponse(error)) => {
                 return Err(Failure::NoAnswer(error.into()));
             }
-            Err(Unanswered::Nonsense(error)) => return Err(Failure::NoAnswer(error)),
-            Err(Unanswered::Unclear(what)) => return Err(Failure::Unclear(what)), // and its connection ends with it
+            Err(SendError::InvalidResponse(ParseError::Malformed(error))) => {
+                return Err(Failure::NoAnswer(error));
+            }
+            Err(SendError::InvalidResponse(ParseError::AmbiguousFraming(fault))) => {
+                return Err(Failure::Unclear(fault)); // and its connection is closed
+            }
         };
         (connection, is_kept) = match pool.take(node) {
             Some(connection) => (connection, true),
@@ -190,8 +191,6 @@ async fn send(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::head::Asked;
-    use crate::proxy::upload::RequestBody;
     use bytes::{Bytes, BytesMut};
     use futures_util::future::join;
     use std::future::poll_fn;
@@ -204,6 +203,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::sync::Semaphore;
     use tokio::time::timeout;
+    use upstream::{RequestBody, RequestInfo};
 
     /// Who waits that long waits in vain.
     const LIMIT: Duration = Duration::from_secs(20);
@@ -217,11 +217,15 @@ mod tests {
         send(pool, node, connection, is_kept, request()).await
     }
 
+    fn unlimited_pool() -> Rc<Pool> {
+        Pool::new(LIMIT, Arc::new(Semaphore::new(1 << 10)))
+    }
+
     fn request() -> Request {
         Request {
             head: BytesMut::from("POST / HTTP/1.1\r\nhost: a\r\n\r\n"),
-            body: RequestBody::Held(Bytes::new()),
-            asked: Asked::default(),
+            body: RequestBody::Full(Bytes::new()),
+            info: RequestInfo::default(),
         }
     }
 
@@ -241,7 +245,7 @@ mod tests {
                 let _ = closed.send(()); // the test may be over
             }
         });
-        let pool = Pool::unlimited(LIMIT);
+        let pool = unlimited_pool();
         let mut sending = pin!(attempt(&pool, node));
         let mut is_first = true;
         let sent = poll_fn(|cx| {
@@ -270,7 +274,7 @@ mod tests {
     #[actix_web::test]
     async fn a_kept_connection_that_ended_before_anything_was_sent_costs_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (node, pool) = (listener.local_addr().unwrap(), Pool::unlimited(LIMIT));
+        let (node, pool) = (listener.local_addr().unwrap(), unlimited_pool());
         pool.put(node, pool.connect(node).await.unwrap());
         let (ended, _) = listener.accept().await.unwrap();
         ended.set_zero_linger().unwrap();

@@ -6,15 +6,15 @@ use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use discovery::InFlight;
 use tokio::time::Instant;
+use upstream::ResponseBody;
 
-use super::answer_body::AnswerBody;
 use super::upload::ClientBody;
 use crate::client::{Client, Exchange};
 
 /// A node's body on its way to the client. It carries on the request's body too, which may outlast
 /// the answer's head, and counts as a request in flight until it is dropped.
 pub(super) struct Download {
-    pub(super) body: AnswerBody,
+    pub(super) body: ResponseBody,
     pub(super) size: BodySize,
     pub(super) upload: ClientBody,
     pub(super) idle: Idle,
@@ -43,10 +43,10 @@ impl MessageBody for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let this = &mut *self;
-        match this.body.poll_piece(cx) {
-            Poll::Ready(Ok(Some(piece))) => {
+        match this.body.poll_chunk(cx) {
+            Poll::Ready(Ok(Some(chunk))) => {
                 this.idle.reset();
-                Poll::Ready(Some(Ok(piece)))
+                Poll::Ready(Some(Ok(chunk)))
             }
             Poll::Ready(Ok(None)) => Poll::Ready(None),
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(match this.upload.cut() {

@@ -4,35 +4,10 @@
 
 use actix_web::http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, VIA};
 use bytes::BytesMut;
+use upstream::fields::{is_hop_by_hop, nominated};
 
 use super::forwarded;
 use super::origin::Origin;
-
-/// Headers about one connection, and those that the gateway answers itself: `Expect` was answered
-/// with 100 when the body was first asked for, and trailers are not passed on.
-const ENDS_HERE: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "expect",
-];
-
-/// What `Connection` may not take away, beside the fields that describe the client: the framing, and
-/// what names a request.
-const STAYS: [&str; 6] = [
-    "content-length",
-    "host",
-    "via",
-    "traceparent",
-    "tracestate",
-    "x-request-id",
-];
 
 /// Writes the headers of a request as the node gets them, but for those that are replaced. It is for
 /// this `host`, whatever its `Host` is.
@@ -45,10 +20,13 @@ pub(super) fn put_all(
     is_replaced: impl Fn(&HeaderName) -> bool,
 ) {
     let connection = received.get_all(CONNECTION).map(HeaderValue::as_bytes);
-    let nominated: Vec<_> = connection.flat_map(nominated).collect();
+    let nominated = connection.flat_map(nominated);
+    let removed: Vec<_> = nominated
+        .filter(|name| !forwarded::is_forwarded(name))
+        .collect();
     for (name, value) in received {
         let is_name = |one: &&[u8]| one.eq_ignore_ascii_case(name.as_str().as_bytes());
-        let ends = ends_here(name.as_str()) || nominated.iter().any(is_name);
+        let ends = is_hop_by_hop(name.as_str()) || removed.iter().any(is_name);
         let is_written_below = *name == VIA || forwarded::is_dropped(name, origin);
         if !ends && !is_written_below && !is_replaced(name) {
             put(head, name, value);
@@ -90,26 +68,6 @@ pub(super) fn is_loop(received: &HeaderMap, via: &HeaderValue) -> bool {
     let us = words(via.as_bytes()).next_back();
     let mut vias = received.get_all(VIA);
     vias.any(|list| words(list.as_bytes()).any(|word| Some(word) == us))
-}
-
-/// Whether a header is about one connection.
-pub(super) fn ends_here(name: &str) -> bool {
-    ENDS_HERE.contains(&name)
-}
-
-/// The names that a line of `Connection` adds to those that end here.
-pub(super) fn nominated(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let stays = |name: &[u8]| {
-        let is_it = |one: &&str| name.eq_ignore_ascii_case(one.as_bytes());
-        STAYS.iter().any(is_it) || forwarded::is_forwarded(name)
-    };
-    options(line).filter(move |name| !stays(name))
-}
-
-/// What a line of `Connection` lists.
-pub(super) fn options(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let options = line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    options.filter(|option| !option.is_empty())
 }
 
 /// What a head says that was written here.

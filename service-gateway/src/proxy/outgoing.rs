@@ -4,14 +4,12 @@ use actix_web::http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
 use actix_web::http::uri::PathAndQuery;
 use bytes::BytesMut;
 use discovery::Endpoint;
+use upstream::{Request, RequestBody, RequestInfo};
 
 use super::forwarded;
-use super::head::Asked;
 use super::headers;
-use super::sending::Request;
 use super::target;
 use super::trace::Ids;
-use super::upload::RequestBody;
 use crate::client::Client;
 
 /// Most heads need no more room, in bytes.
@@ -78,10 +76,10 @@ impl Outgoing<'_> {
             head.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
         head.extend_from_slice(b"\r\n");
-        let asked = Asked {
-            head: *self.request.method() == Method::HEAD,
-            upgrade: self.upgrade,
+        let info = RequestInfo {
+            is_head: *self.request.method() == Method::HEAD,
+            is_upgrade: self.upgrade,
         };
-        Request { head, body, asked }
+        Request { head, body, info }
     }
 }

@@ -1,4 +1,4 @@
-//! What holds for the targets and headers of any request and answer.
+//! What holds for the targets and headers of any request.
 
 use std::collections::HashSet;
 
@@ -9,10 +9,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::head::{Asked, Head};
 use super::origin::Origin;
 use super::{forwarded, headers, target, trace};
-use http1::Decoded;
 
 const VIA: &str = "1.1 gateway-1a2b";
 
@@ -109,26 +107,6 @@ fn sent(received: &HeaderMap, origin: Option<&Origin>) -> HeaderMap {
     let host = received.get(header::HOST).map(HeaderValue::as_bytes);
     headers::put_all(&mut head, received, host, origin, &via, |_| false);
     headers::parsed(&head)
-}
-
-/// What is read of an answer that comes in such pieces: whether it makes sense, its body, and whether
-/// that has ended.
-fn read(pieces: &[&[u8]]) -> Option<(Vec<u8>, bool)> {
-    let (mut received, mut framing, mut body) = (BytesMut::new(), None, Vec::new());
-    for piece in pieces {
-        received.extend_from_slice(piece);
-        if framing.is_none() {
-            let head = Head::take(&mut received, Asked::default()).ok()?;
-            framing = head.map(|(_, framing)| framing);
-        }
-        let Some(framing) = &mut framing else {
-            continue;
-        };
-        while let Decoded::Data(bytes) = framing.decode(&mut received).ok()? {
-            body.extend(bytes);
-        }
-    }
-    Some((body, framing.is_some_and(|framing| framing.is_ended())))
 }
 
 proptest! {
@@ -230,48 +208,6 @@ proptest! {
         let sent = sent(&received, Some(&origin));
         let described: Vec<_> = sent.get_all("x-forwarded-for").collect();
         prop_assert!(described.len() == 1 && described[0].as_bytes().ends_with(b"10.0.0.1"));
-    }
-
-    #[test]
-    fn an_answer_loses_hop_by_hop_headers_and_nothing_else(lines in lines()) {
-        let mut answer = b"HTTP/1.1 200 OK\r\n".to_vec();
-        for (name, value) in &lines {
-            if !["content-length", "transfer-encoding"].contains(name) {
-                answer.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
-            }
-        }
-        answer.extend(b"\r\n");
-        let head = Head::take(&mut BytesMut::from(&answer[..]), Asked::default());
-        let (head, _) = head.unwrap().expect("all of it is there");
-        let passed = head.headers;
-        let nominated = nominated(&lines);
-        for name in HOP_BY_HOP.iter().chain(&RELIED_ON).chain(&OTHERS) {
-            let values = values(&lines, name);
-            let passed: Vec<_> = passed.get_all(*name).map(HeaderValue::as_bytes).collect();
-            if ends(name, &nominated) {
-                prop_assert!(passed.is_empty(), "{name} survives");
-            } else if *name != "content-length" {
-                prop_assert_eq!(passed, values, "{}", name);
-            }
-        }
-    }
-
-    #[test]
-    fn an_answer_reads_the_same_however_it_is_cut(
-        lines in vec(select(&["content-length: 3\r\n", "transfer-encoding: chunked\r\n", "a: b\r\n", ":\r\n"][..]), 0..3),
-        body in vec(select(&["3\r\n", "3;x=y\r\n", "abc", "\r\n", "0\r\n", "x: y\r\n", "\n", "z"][..]), 0..9),
-        cut in any::<prop::sample::Index>(),
-    ) {
-        let answer = ["HTTP/1.1 200 OK\r\n", &lines.concat(), "\r\n", &body.concat()].concat();
-        let (one, other) = answer.as_bytes().split_at(cut.index(answer.len()));
-        prop_assert_eq!(read(&[answer.as_bytes()]), read(&[one, other]));
-    }
-
-    #[test]
-    fn any_bytes_of_a_node_are_an_answer_or_none(bytes in vec(any::<u8>(), 0..200)) {
-        read(&[&bytes]);
-        read(&[b"HTTP/1.1 200 OK\r\n", &bytes]);
-        read(&[b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", &bytes]);
     }
 
     #[test]

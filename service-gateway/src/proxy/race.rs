@@ -8,16 +8,13 @@ use std::time::Duration;
 use actix_web::http::Method;
 use discovery::{Endpoint, Error, InFlight, ProbeKind};
 use tokio::time::Instant;
+use upstream::{Connection, ResponseBody, ResponseHead, is_address_unavailable};
 
-use super::answer_body::AnswerBody;
 use super::attempt::{Attempt, Failure, Sent, StageEnd};
-use super::connection::Connection;
-use super::head::Head;
 use super::outgoing::Outgoing;
 use super::outlier::End;
 use super::upload::ClientBody;
 use super::{Destination, Worker};
-use crate::descriptors::is_address_unavailable;
 use crate::error::{Reason, Refusal};
 use crate::metrics::Step;
 
@@ -29,8 +26,8 @@ const CONNECT_DELAY: Duration = Duration::from_millis(250);
 
 /// An answer, who gave it, and how often the request had been sent by then.
 pub(super) struct Answer {
-    pub(super) head: Head,
-    pub(super) body: AnswerBody,
+    pub(super) head: ResponseHead,
+    pub(super) body: ResponseBody,
     pub(super) endpoint: InFlight,
     pub(super) attempts: usize,
 }

@@ -1,6 +1,6 @@
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use upstream::{BodySource, RequestBody};
 
 use super::intake::{Cut, Intake};
 use crate::error::Refusal;
@@ -26,16 +27,6 @@ pub(super) enum ClientBody {
     /// It goes to a node as it arrives.
     Arriving(Rc<Arrival>),
 }
-
-/// What a node gets of it.
-#[derive(Debug)]
-pub(super) enum RequestBody {
-    Held(Bytes),
-    Upload(Upload),
-}
-
-/// A body that is passed on piece by piece. Dropped once it has begun, it is lost.
-pub(super) struct Upload(Rc<Arrival>);
 
 /// How far a body is on its way from the client to the node.
 pub(super) struct Arrival {
@@ -56,10 +47,6 @@ enum Progress {
     /// Since then the node has to take the next piece, or to answer.
     AwaitsNode(Instant),
 }
-
-/// The client's body broke off, so the node must not take what it got for the whole.
-#[derive(Debug)]
-pub(super) struct Interrupted;
 
 impl ClientBody {
     /// The body of a request that has none.
@@ -104,9 +91,9 @@ impl ClientBody {
     /// What to send to the next node, `None` if the body is gone.
     pub(super) fn send(&self) -> Option<RequestBody> {
         match self {
-            Self::Held { bytes, .. } => Some(RequestBody::Held(bytes.clone())),
+            Self::Held { bytes, .. } => Some(RequestBody::Full(bytes.clone())),
             Self::Arriving(arrival) => match arrival.progress.get() {
-                Progress::NotBegun => Some(RequestBody::Upload(Upload(arrival.clone()))),
+                Progress::NotBegun => Some(RequestBody::streaming(arrival.clone())),
                 Progress::AwaitsClient | Progress::AwaitsNode(_) => None,
             },
         }
@@ -154,73 +141,47 @@ fn permit(memory: &Arc<Semaphore>, length: u64) -> Option<OwnedSemaphorePermit> 
     memory.clone().try_acquire_many_owned(length).ok()
 }
 
-impl RequestBody {
-    /// Whether its length is not known before its end.
-    pub(super) fn is_chunked(&self) -> bool {
-        match self {
-            Self::Held(_) => false,
-            Self::Upload(upload) => upload.is_chunked(),
-        }
-    }
-}
-
-impl Upload {
-    /// Whether its length is not known before its end.
-    pub(super) fn is_chunked(&self) -> bool {
-        self.0.left.get().is_none()
+impl BodySource for Arrival {
+    fn is_chunked(&self) -> bool {
+        self.left.get().is_none()
     }
 
-    /// The next piece, and `None` at the end. Nothing is taken from the client before the first call.
-    pub(super) fn poll_piece(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Bytes>, Interrupted>> {
-        let arrival = &self.0;
-        arrival.progress.set(Progress::AwaitsClient);
-        let mut intake = arrival.intake.borrow_mut();
-        let piece = match &mut *intake {
+    /// Takes nothing from the client before the first call.
+    fn poll_chunk(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        self.progress.set(Progress::AwaitsClient);
+        let mut intake = self.intake.borrow_mut();
+        let chunk = match &mut *intake {
             Some(intake) => ready!(intake.poll_next(cx)),
-            None => return Poll::Ready(Err(Interrupted)),
+            None => return Poll::Ready(Err(incomplete())),
         };
-        arrival.progress.set(Progress::AwaitsNode(Instant::now()));
-        let piece = piece.map_err(|cut| {
-            *arrival.cut.borrow_mut() = Some(cut);
-            Interrupted
+        self.progress.set(Progress::AwaitsNode(Instant::now()));
+        let chunk = chunk.map_err(|cut| {
+            *self.cut.borrow_mut() = Some(cut);
+            incomplete()
         })?;
-        // actix sees to it that a body is as long as it says. The node must not be told otherwise.
-        let length = piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        let left = arrival.left.get().map(|left| left.checked_sub(length));
-        let is_sound = match (left, &piece) {
+        // The server ends a body where its length does. The node must not receive another length.
+        let length = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        let left = self.left.get().map(|left| left.checked_sub(length));
+        let is_sound = match (left, &chunk) {
             (Some(None), _) => false,
             (Some(Some(left)), None) => left == 0,
             _ => true,
         };
-        arrival.left.set(left.flatten());
-        match is_sound {
-            true => Poll::Ready(Ok(piece)),
-            false => Poll::Ready(Err(Interrupted)),
+        self.left.set(left.flatten());
+        Poll::Ready(if is_sound {
+            Ok(chunk)
+        } else {
+            Err(incomplete())
+        })
+    }
+
+    fn close(&self) {
+        if !matches!(self.progress.get(), Progress::NotBegun) {
+            self.intake.take(); // so that the server discards the rest
         }
     }
 }
 
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if !matches!(self.0.progress.get(), Progress::NotBegun) {
-            self.0.intake.take(); // so that actix throws the rest away
-        }
-    }
+fn incomplete() -> io::Error {
+    io::Error::other("the client's body broke off")
 }
-
-impl fmt::Debug for Upload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Upload")
-    }
-}
-
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the client's body broke off")
-    }
-}
-
-impl std::error::Error for Interrupted {}

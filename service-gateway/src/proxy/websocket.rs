@@ -17,16 +17,16 @@ use discovery::InFlight;
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use upstream::UpgradedStream;
+use upstream::fields::connection_options;
 
 use super::answer::{respond, with_head};
 use super::download::Idle;
-use super::headers::options;
 use super::outgoing::Outgoing;
 use super::race::Race;
 use super::upload::ClientBody;
@@ -79,7 +79,7 @@ pub(super) fn is_asked_for(request: &HttpRequest) -> Result<bool, Refusal> {
 /// Reports whether `Connection` contains `upgrade`.
 fn lists_upgrade(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(CONNECTION).map(HeaderValue::as_bytes);
-    let mut listed = lines.flat_map(options);
+    let mut listed = lines.flat_map(connection_options);
     listed.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
@@ -116,7 +116,7 @@ pub(super) async fn forward(
         ));
     }
     let attempts = answer.attempts;
-    let Some((stream, sent, permit)) = answer.body.into_stream() else {
+    let Some(upgraded) = answer.body.into_upgraded() else {
         let refusal = Reason::BadUpstream.because("no upgraded connection");
         return Err(Refusal {
             attempts,
@@ -125,8 +125,7 @@ pub(super) async fn forward(
     };
     let served_by = answer.endpoint.clone();
     let tunnel = Tunnel::new(
-        (stream, permit),
-        sent,
+        upgraded,
         payload,
         answer.endpoint,
         exchange,
@@ -157,23 +156,22 @@ struct Tunnel {
 
 impl Tunnel {
     fn new(
-        (stream, permit): (TcpStream, OwnedSemaphorePermit),
-        sent: BytesMut,
+        upgraded: UpgradedStream,
         payload: Payload,
         endpoint: InFlight,
         exchange: Exchange,
         leaving: CancellationToken,
     ) -> Self {
-        let (node, sink) = stream.into_split();
+        let (node, sink) = upgraded.stream.into_split();
         let upload = Some(carry(payload, sink).boxed_local());
         Self {
             node,
-            buffer: sent,
+            buffer: upgraded.received,
             upload,
             leaving: Box::pin(leaving.cancelled_owned()),
             quiet: Idle::new(QUIET),
             _endpoint: endpoint,
-            _permit: permit,
+            _permit: upgraded.permit,
             exchange,
         }
     }

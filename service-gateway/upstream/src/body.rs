@@ -3,28 +3,28 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
-
-use super::connection::Connection;
-use super::pool::Pool;
+use bytes::Bytes;
 use http1::Framing;
 
-/// A node's body on its way, and the connection that it comes over. Dropped at its end, it gives the
-/// connection back for the next request; dropped before, it closes it.
-pub(super) struct AnswerBody {
-    /// `None` once it broke off.
+use crate::connection::{Connection, UpgradedStream};
+use crate::pool::Pool;
+
+/// The body of a response, and the connection that it is received over. When it is dropped at its end, the
+/// connection returns to the pool; when it is dropped before, the connection is closed.
+pub struct ResponseBody {
+    /// `None` after an error.
     connection: Option<Connection>,
     framing: Framing,
-    /// Whether the connection is of no use behind it.
+    /// Whether the connection cannot be reused.
     closes: bool,
     node: SocketAddr,
     pool: Rc<Pool>,
 }
 
-impl AnswerBody {
-    pub(super) fn new(
+impl ResponseBody {
+    /// Creates the body behind a head that was received over `connection`. `closes` is
+    /// [`ResponseHead::closes`](crate::ResponseHead::closes).
+    pub fn new(
         connection: Connection,
         framing: Framing,
         closes: bool,
@@ -40,32 +40,35 @@ impl AnswerBody {
         }
     }
 
-    /// The next piece, `None` at the end. Carries on what is left of the request, too.
-    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+    /// Returns the next bytes, `None` at the end. Also sends what is left of the request.
+    ///
+    /// # Errors
+    /// If the connection ends before the body, if a chunk is malformed, or if the request's body is
+    /// incomplete.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         let Some(connection) = &mut self.connection else {
-            return Poll::Ready(Err(ErrorKind::BrokenPipe.into())); // it broke off before
+            return Poll::Ready(Err(ErrorKind::BrokenPipe.into())); // after an error
         };
-        let piece = connection.poll_body(&mut self.framing, cx);
-        if let Poll::Ready(Err(_)) = piece {
+        let chunk = connection.poll_body(&mut self.framing, cx);
+        if let Poll::Ready(Err(_)) = chunk {
             self.connection = None;
         }
-        piece
+        chunk
     }
 
-    /// The connection without its body, what has come over it, and its permit. `None` if there is more
-    /// to send.
-    pub(super) fn into_stream(mut self) -> Option<(TcpStream, BytesMut, OwnedSemaphorePermit)> {
-        self.connection.take()?.into_stream()
+    /// Returns the connection for another protocol. `None` if the request has not been sent completely.
+    pub fn into_upgraded(mut self) -> Option<UpgradedStream> {
+        self.connection.take()?.into_upgraded()
     }
 }
 
-impl Drop for AnswerBody {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
         if let Some(mut connection) = self.connection.take()
             && self.framing.is_ended()
             && !self.closes
         {
-            connection.give_back();
+            connection.release_buffer();
             self.pool.put(self.node, connection);
         }
     }

@@ -1,3 +1,5 @@
+//! The bytes of a request as they are sent: its head, and its body as it arrives.
+
 use std::fmt::Write;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,125 +9,126 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
-use super::head::Asked;
-use super::upload::{Interrupted, RequestBody, Upload};
+use crate::request::{Request, RequestBody, RequestInfo, StreamingBody};
 
-/// A request as it goes to one node.
+/// The part of a request that has not been sent.
 #[derive(Debug)]
-pub(super) struct Request {
-    /// With the empty line at its end.
-    pub(super) head: BytesMut,
-    pub(super) body: RequestBody,
-    pub(super) asked: Asked,
-}
-
-/// What has to be sent yet.
-#[derive(Debug)]
-pub(super) struct Sending {
-    /// What goes before `piece`: the head of the request, or of a chunk.
+pub(crate) struct RequestEncoder {
+    /// The bytes before `data`: the head of the request, or the size of a chunk.
     head: BytesMut,
-    piece: Bytes,
-    /// What goes after it.
+    data: Bytes,
+    /// The bytes behind it.
     tail: &'static [u8],
-    /// Where the next piece comes from. `None` after the last.
-    body: Option<Upload>,
-    /// Whether any of it was sent.
-    pub(super) is_begun: bool,
+    /// The source of the next data. `None` after the last.
+    body: Option<StreamingBody>,
+    has_started: bool,
 }
 
-impl Sending {
-    pub(super) fn new(request: Request) -> Self {
-        let (piece, body) = match request.body {
-            RequestBody::Held(bytes) => (bytes, None),
-            RequestBody::Upload(upload) => (Bytes::new(), Some(upload)),
+/// The reason for which the rest of a request cannot be sent.
+#[derive(Debug)]
+pub(crate) enum WriteError {
+    /// The request's body is incomplete.
+    RequestBody(io::Error),
+    /// The connection takes no more bytes.
+    Connection(io::Error),
+}
+
+impl RequestEncoder {
+    pub(crate) fn new(request: Request) -> Self {
+        let (data, body) = match request.body {
+            RequestBody::Full(bytes) => (bytes, None),
+            RequestBody::Streaming(body) => (Bytes::new(), Some(body)),
         };
         Self {
             head: request.head,
-            piece,
+            data,
             tail: b"",
             body,
-            is_begun: false,
+            has_started: false,
         }
     }
 
-    /// The request again, if none of it was sent.
-    pub(super) fn into_request(self, asked: Asked) -> Request {
+    /// Returns whether any byte was sent.
+    pub(crate) fn has_started(&self) -> bool {
+        self.has_started
+    }
+
+    /// Returns the request, provided that none of it was sent.
+    pub(crate) fn into_request(self, info: RequestInfo) -> Request {
         Request {
             head: self.head,
             body: match self.body {
-                None => RequestBody::Held(self.piece),
-                Some(upload) => RequestBody::Upload(upload),
+                None => RequestBody::Full(self.data),
+                Some(body) => RequestBody::Streaming(body),
             },
-            asked,
+            info,
         }
     }
 
-    /// Ready when all was sent, or when nobody listens.
-    pub(super) fn poll(
+    /// Sends what can be sent now. Is ready when that was all of it.
+    pub(crate) fn poll(
         &mut self,
         stream: &mut TcpStream,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<io::Result<()>, Interrupted>> {
+    ) -> Poll<Result<(), WriteError>> {
         loop {
             while self.has_bytes() {
-                match ready!(self.poll_write(stream, cx)) {
-                    Ok(sent) => self.advance(sent),
-                    Err(error) => return Poll::Ready(Ok(Err(error))),
-                }
+                let sent = ready!(self.poll_write(stream, cx));
+                self.advance(sent.map_err(WriteError::Connection)?);
             }
             let Some(body) = &mut self.body else {
-                return Poll::Ready(Ok(Ok(())));
+                return Poll::Ready(Ok(()));
             };
             let is_chunked = body.is_chunked();
-            let piece = ready!(body.poll_piece(cx))?;
-            if piece.is_none() {
+            let data = ready!(body.poll_chunk(cx)).map_err(WriteError::RequestBody)?;
+            if data.is_none() {
                 self.body = None;
             }
-            self.piece = piece.unwrap_or_default();
+            self.data = data.unwrap_or_default();
             if is_chunked {
-                self.frame();
+                self.frame_chunk();
             }
         }
     }
 
-    /// Makes a chunk of a piece, the last of none ([RFC 9112, section 7.1][1]).
+    /// Frames `data` as a chunk. Without data it is the last one ([RFC 9112, section 7.1][1]).
     ///
     /// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-7.1
-    fn frame(&mut self) {
+    fn frame_chunk(&mut self) {
         self.head.clear();
-        write!(self.head, "{:x}\r\n", self.piece.len()).expect("there is room");
+        write!(self.head, "{:x}\r\n", self.data.len()).expect("writing to memory does not fail");
         self.tail = b"\r\n";
     }
 
     fn has_bytes(&self) -> bool {
-        !(self.head.is_empty() && self.piece.is_empty() && self.tail.is_empty())
+        !(self.head.is_empty() && self.data.is_empty() && self.tail.is_empty())
     }
 
     fn poll_write(&self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let stream = Pin::new(stream);
-        match (&self.head[..], &self.piece[..], self.tail) {
-            // One part takes the kernel less time as such.
+        match (&self.head[..], &self.data[..], self.tail) {
+            // A plain write costs less than a vectored one of a single part.
             (part, [], []) | ([], part, []) => stream.poll_write(cx, part),
-            (head, piece, tail) => {
-                let parts = [head, piece, tail].map(IoSlice::new);
+            (head, data, tail) => {
+                let parts = [head, data, tail].map(IoSlice::new);
                 stream.poll_write_vectored(cx, &parts)
             }
         }
     }
 
     fn advance(&mut self, mut sent: usize) {
-        self.is_begun = true;
+        self.has_started = true;
         for part in [
             &mut self.head as &mut dyn Buf,
-            &mut self.piece,
+            &mut self.data,
             &mut self.tail,
         ] {
             let of_part = sent.min(part.remaining());
             part.advance(of_part);
             sent -= of_part;
         }
-        if self.piece.is_empty() {
-            self.piece = Bytes::new(); // so that its memory can be used for the next read
+        if self.data.is_empty() {
+            self.data = Bytes::new(); // releases its memory, which the next read can use
         }
     }
 }

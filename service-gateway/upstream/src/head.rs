@@ -1,108 +1,103 @@
-//! The head of a node's answer: [RFC 9112, sections 4 to 6][1].
+//! The head of a response: [RFC 9112, sections 4 to 6][1].
 //!
 //! [1]: https://www.rfc-editor.org/rfc/rfc9112#section-4
 
 use std::mem::MaybeUninit;
 
-use actix_web::http::StatusCode;
-use actix_web::http::header::{
+use actix_http::StatusCode;
+use actix_http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 use bytes::{Buf, Bytes, BytesMut};
+use http1::Framing;
 use httparse::{ParserConfig, Status};
 
-use super::connection::Unanswered;
-use super::headers::{self, ends_here, options};
-use http1::Framing;
+use crate::error::ParseError;
+use crate::fields::{connection_options, is_hop_by_hop, nominated};
+use crate::request::RequestInfo;
 
-/// The most lines it may have.
-const LINES: usize = 100;
+/// The maximum number of field lines.
+const MAX_FIELDS: usize = 100;
 
-/// The longest that it may be, in bytes.
-const LONGEST: usize = 64 << 10;
+/// The maximum size of a head, in bytes.
+const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// The longest body, in bytes. Whoever reads on may count with a sign.
-const LARGEST: u64 = i64::MAX as u64;
+/// The maximum size of a body, in bytes. Clients may use a signed integer.
+const MAX_BODY_BYTES: u64 = i64::MAX as u64;
 
-/// As many headers are added on the way to the client, at most. With room for them the map need not
-/// grow.
-const ADDED: usize = 8;
+/// The maximum number of fields that are added on the way to the client. With room for them the map need
+/// not grow.
+const ADDED_FIELDS: usize = 8;
 
-/// An answer without its body.
+/// The head of a response.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) status: StatusCode,
-    /// The reason phrase, if it is not the status's own. It may be empty, and contains visible ASCII
+pub struct ResponseHead {
+    /// The status code.
+    pub status: StatusCode,
+    /// The reason phrase, if it differs from the standard one. It may be empty, and contains visible ASCII
     /// characters, tabs, blanks and bytes from 0x80 on ([RFC 9112, section 4][1]).
     ///
     /// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-4
-    pub(super) reason: Option<Bytes>,
-    /// Without those that end here, and without the length.
-    pub(super) headers: HeaderMap,
-    /// How long the body is, or would be.
-    pub(super) length: Option<u64>,
-    /// Whether the connection is of no use behind it.
-    pub(super) closes: bool,
+    pub reason: Option<Bytes>,
+    /// The fields without hop-by-hop fields, and without `Content-Length`.
+    pub headers: HeaderMap,
+    /// The value of `Content-Length`. Without a body it is the length of what a GET would return.
+    pub length: Option<u64>,
+    /// Whether the connection cannot be reused after this response.
+    pub closes: bool,
 }
 
-/// What an answer means depends on it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Asked {
-    /// For the head alone.
-    pub(super) head: bool,
-    /// To go on with another protocol.
-    pub(super) upgrade: bool,
-}
-
-impl Head {
-    /// Takes it off what has come, and tells how its body ends. `None` until all of it is there.
+impl ResponseHead {
+    /// Parses a head, removes it from `received`, and returns it with the framing of the body. Returns `None`
+    /// if it is not complete.
     ///
     /// # Errors
-    /// [`Unanswered::Nonsense`] if it makes no sense, [`Unanswered::Unclear`] if it could be read in
-    /// another way: where the body ends would be known here, and not to whoever reads on
-    /// ([RFC 9112, section 6.3][1]).
+    /// If the head is malformed, or its framing is ambiguous: another parser could find a different end of
+    /// the body ([RFC 9112, section 6.3][1]).
     ///
     /// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
-    pub(super) fn take(
+    pub fn parse(
         received: &mut BytesMut,
-        asked: Asked,
-    ) -> Result<Option<(Self, Framing)>, Unanswered> {
+        info: RequestInfo,
+    ) -> Result<Option<(Self, Framing)>, ParseError> {
         if received.is_empty() {
             return Ok(None);
         }
         lower_minor_version(received);
-        let mut lines = [const { MaybeUninit::uninit() }; LINES];
-        let mut answer = httparse::Response::new(&mut []);
+        let mut lines = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut response = httparse::Response::new(&mut []);
         let config = ParserConfig::default();
-        let parsed = config.parse_response_with_uninit_headers(&mut answer, received, &mut lines);
-        let length = match parsed.map_err(nonsense)? {
-            Status::Complete(length) if length <= LONGEST => length,
-            Status::Partial if received.len() <= LONGEST => return Ok(None),
-            _ => return Err(nonsense("its head is too long")),
+        let parsed = config.parse_response_with_uninit_headers(&mut response, received, &mut lines);
+        let length = match parsed.map_err(ParseError::malformed)? {
+            Status::Complete(length) if length <= MAX_HEAD_BYTES => length,
+            Status::Partial if received.len() <= MAX_HEAD_BYTES => return Ok(None),
+            _ => return Err(ParseError::malformed("its head is too long")),
         };
-        let status = StatusCode::from_u16(answer.code.unwrap_or_default()).map_err(nonsense)?;
-        let told = match is_interim(status) {
-            true => Told::by(&[])?, // nobody reads it
-            false => Told::by(answer.headers)?,
+        let code = response.code.unwrap_or_default();
+        let status = StatusCode::from_u16(code).map_err(ParseError::malformed)?;
+        let fields = if is_interim(status) {
+            Fields::parse(&[])? // they are dropped
+        } else {
+            Fields::parse(response.headers)?
         };
-        let is_old = answer.version != Some(1);
-        let framing = framing(status, asked, &told, is_old)?;
-        // A body where none may be would be met by the next request.
-        let is_spoilt = status == StatusCode::NO_CONTENT && told.has_body();
-        let closes = told.close || (is_old && !told.keep_alive) || is_spoilt;
+        let is_http10 = response.version != Some(1);
+        let framing = framing(status, info, &fields, is_http10)?;
+        // A body after 204 would be read as the next response.
+        let has_unexpected_body = status == StatusCode::NO_CONTENT && fields.has_body();
+        let closes = fields.close || (is_http10 && !fields.keep_alive) || has_unexpected_body;
         let head = Self {
             status,
-            reason: own_reason(status, &received[..length]),
-            headers: told.headers,
-            length: told.length,
+            reason: custom_reason(status, &received[..length]),
+            headers: fields.headers,
+            length: fields.length,
             closes: closes || status == StatusCode::SWITCHING_PROTOCOLS,
         };
         received.advance(length);
         Ok(Some((head, framing)))
     }
 
-    /// Whether the answer is still to come.
-    pub(super) fn is_interim(&self) -> bool {
+    /// Returns whether another response follows to the same request.
+    pub(crate) fn is_interim(&self) -> bool {
         is_interim(self.status)
     }
 }
@@ -132,23 +127,23 @@ fn lower_minor_version(received: &mut [u8]) {
     }
 }
 
-/// Returns the reason phrase of a head that was parsed, if it differs from the status's own. The parser
-/// omits one with bytes from 0x80 on.
-fn own_reason(status: StatusCode, head: &[u8]) -> Option<Bytes> {
+/// Returns the reason phrase of a parsed head, if it differs from the standard one. The parser omits a reason
+/// phrase with bytes from 0x80 on.
+fn custom_reason(status: StatusCode, head: &[u8]) -> Option<Bytes> {
     let mut lines = head.split(|byte| b"\r\n".contains(byte));
     let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
     let reason = line.get("HTTP/1.1 200 ".len()..).unwrap_or_default();
-    let own = status.canonical_reason().map(str::as_bytes);
-    (own != Some(reason)).then(|| Bytes::copy_from_slice(reason))
+    let standard = status.canonical_reason().map(str::as_bytes);
+    (standard != Some(reason)).then(|| Bytes::copy_from_slice(reason))
 }
 
 fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// What a head's lines tell.
-struct Told {
-    /// Those that go on.
+/// The parsed fields of a head.
+struct Fields {
+    /// Those that are forwarded.
     headers: HeaderMap,
     length: Option<u64>,
     chunked: bool,
@@ -156,44 +151,50 @@ struct Told {
     keep_alive: bool,
 }
 
-impl Told {
-    fn by(lines: &[httparse::Header<'_>]) -> Result<Self, Unanswered> {
-        let mut told = Self {
-            headers: HeaderMap::with_capacity(lines.len() + ADDED),
+impl Fields {
+    fn parse(lines: &[httparse::Header<'_>]) -> Result<Self, ParseError> {
+        let mut fields = Self {
+            headers: HeaderMap::with_capacity(lines.len() + ADDED_FIELDS),
             length: None,
             chunked: false,
             close: false,
             keep_alive: false,
         };
-        let mut nominated = Vec::new();
+        let mut hop_by_hop = Vec::new();
         for line in lines {
-            match HeaderName::from_bytes(line.name.as_bytes()).map_err(nonsense)? {
+            let name = HeaderName::from_bytes(line.name.as_bytes());
+            match name.map_err(ParseError::malformed)? {
                 CONNECTION => {
-                    let has = |one: &[u8]| options(line.value).any(|o| o.eq_ignore_ascii_case(one));
-                    told.close |= has(b"close");
-                    told.keep_alive |= has(b"keep-alive");
-                    nominated.extend(headers::nominated(line.value));
+                    let has = |option: &[u8]| {
+                        connection_options(line.value).any(|one| one.eq_ignore_ascii_case(option))
+                    };
+                    fields.close |= has(b"close");
+                    fields.keep_alive |= has(b"keep-alive");
+                    hop_by_hop.extend(nominated(line.value));
                 }
-                CONTENT_LENGTH => told.length = Some(same_length(told.length, line.value)?),
+                CONTENT_LENGTH => fields.length = Some(same_length(fields.length, line.value)?),
                 TRANSFER_ENCODING => {
-                    if told.chunked || !line.value.eq_ignore_ascii_case(b"chunked") {
-                        let what = "the answer has a transfer coding that nobody asked for";
-                        return Err(Unanswered::Unclear(what));
+                    if fields.chunked || !line.value.eq_ignore_ascii_case(b"chunked") {
+                        let fault = "the response has a transfer coding other than chunked";
+                        return Err(ParseError::AmbiguousFraming(fault));
                     }
-                    told.chunked = true;
+                    fields.chunked = true;
                 }
-                name if ends_here(name.as_str()) => {}
+                name if is_hop_by_hop(name.as_str()) => {}
                 name => {
-                    let value = HeaderValue::from_bytes(line.value).map_err(nonsense)?;
-                    told.headers.append(name, value);
+                    let value = HeaderValue::from_bytes(line.value);
+                    fields
+                        .headers
+                        .append(name, value.map_err(ParseError::malformed)?);
                 }
             }
         }
-        let names = nominated.into_iter().map(std::str::from_utf8);
-        names
-            .flatten()
-            .for_each(|name| drop(told.headers.remove(name)));
-        Ok(told)
+        for name in hop_by_hop {
+            if let Ok(name) = std::str::from_utf8(name) {
+                fields.headers.remove(name);
+            }
+        }
+        Ok(fields)
     }
 
     fn has_body(&self) -> bool {
@@ -201,88 +202,84 @@ impl Told {
     }
 }
 
-/// Where the body ends ([RFC 9112, section 6.3][1]).
+/// Returns the framing of the body ([RFC 9112, section 6.3][1]).
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
 fn framing(
     status: StatusCode,
-    asked: Asked,
-    told: &Told,
-    is_old: bool,
-) -> Result<Framing, Unanswered> {
-    if status == StatusCode::SWITCHING_PROTOCOLS && !asked.upgrade {
-        let what = "the answer switches protocols, and nobody asked for that";
-        return Err(Unanswered::Unclear(what));
+    info: RequestInfo,
+    fields: &Fields,
+    is_http10: bool,
+) -> Result<Framing, ParseError> {
+    let ambiguous = |fault| Err(ParseError::AmbiguousFraming(fault));
+    if status == StatusCode::SWITCHING_PROTOCOLS && !info.is_upgrade {
+        return ambiguous("the response switches protocols without a request to do so");
     }
-    if told.chunked && is_old {
-        let what = "the answer has chunks, which HTTP/1.0 does not know";
-        return Err(Unanswered::Unclear(what));
+    if fields.chunked && is_http10 {
+        return ambiguous("the response has chunks, which HTTP/1.0 does not have");
     }
-    if told.chunked && told.length.is_some() {
-        return Err(Unanswered::Unclear("the answer has a length and chunks"));
+    if fields.chunked && fields.length.is_some() {
+        return ambiguous("the answer has a length and chunks");
     }
-    if asked.head || status.is_informational() || [204, 304].contains(&status.as_u16()) {
+    if info.is_head || status.is_informational() || [204, 304].contains(&status.as_u16()) {
         return Ok(Framing::Length(0));
     }
-    Ok(match told.length {
-        _ if told.chunked => Framing::CHUNKED,
+    Ok(match fields.length {
+        _ if fields.chunked => Framing::CHUNKED,
         Some(length) => Framing::Length(length),
         None => Framing::UntilClose,
     })
 }
 
-/// One length, however often it is told.
-fn same_length(told: Option<u64>, value: &[u8]) -> Result<u64, Unanswered> {
+/// Returns the value of `Content-Length`. All of its elements, and `earlier` ones, have to be the same number.
+fn same_length(earlier: Option<u64>, value: &[u8]) -> Result<u64, ParseError> {
     let number = |text: &[u8]| {
         let digits = text.trim_ascii();
         let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
         let length = is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok())?;
-        length.filter(|length| *length <= LARGEST)
+        length.filter(|length| *length <= MAX_BODY_BYTES)
     };
     let mut lengths = value.split(|byte| *byte == b',').map(number);
     let length = lengths.next().flatten();
-    let same = lengths.all(|one| one == length) && told.is_none_or(|told| Some(told) == length);
+    let is_same =
+        lengths.all(|one| one == length) && earlier.is_none_or(|earlier| Some(earlier) == length);
     length
-        .filter(|_| same)
-        .ok_or_else(|| nonsense("its length is none"))
-}
-
-fn nonsense(what: impl Into<Box<dyn std::error::Error>>) -> Unanswered {
-    Unanswered::Nonsense(what.into())
+        .filter(|_| is_same)
+        .ok_or_else(|| ParseError::malformed("invalid Content-Length"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn head(lines: &str, asked: Asked) -> Result<(Head, Framing), Unanswered> {
+    fn head(lines: &str, info: RequestInfo) -> Result<(ResponseHead, Framing), ParseError> {
         let text = format!(
             "HTTP/1.1 {}\r\n\r\nrest",
             lines.trim().replace('\n', "\r\n")
         );
         let mut received = BytesMut::from(&*text);
-        let head = Head::take(&mut received, asked)?.expect("all of it is there");
+        let head = ResponseHead::parse(&mut received, info)?.expect("complete");
         assert_eq!(received, "rest");
         Ok(head)
     }
 
     fn framing_of(lines: &str) -> Framing {
-        head(lines, Asked::default()).unwrap().1
+        head(lines, RequestInfo::default()).unwrap().1
     }
 
     #[test]
-    fn a_head_is_taken_when_all_of_it_is_there() {
+    fn a_head_is_parsed_when_it_is_complete() {
         let text = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n";
         let mut received = BytesMut::new();
         for byte in text {
             assert!(
-                Head::take(&mut received, Asked::default())
+                ResponseHead::parse(&mut received, RequestInfo::default())
                     .unwrap()
                     .is_none()
             );
             received.extend_from_slice(&[*byte]);
         }
-        let (head, framing) = Head::take(&mut received, Asked::default())
+        let (head, framing) = ResponseHead::parse(&mut received, RequestInfo::default())
             .unwrap()
             .unwrap();
         assert_eq!((head.status.as_u16(), head.length), (200, Some(5)));
@@ -291,20 +288,20 @@ mod tests {
     }
 
     #[test]
-    fn cookies_stay_and_what_is_about_the_connection_ends_here() {
+    fn only_hop_by_hop_fields_are_removed() {
         let lines = "200 OK\nSet-Cookie: a=1\nset-cookie: b=2\nConnection: x-hop, Via\nX-Hop: 1\n\
             via: 1.1 node\nkeep-alive: timeout=5\nupgrade: h2c\ntransfer-encoding: chunked";
-        let (head, _) = head(lines, Asked::default()).unwrap();
+        let (head, _) = head(lines, RequestInfo::default()).unwrap();
         let mut names: Vec<_> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         assert_eq!(names, ["set-cookie", "set-cookie", "via"]);
     }
 
     #[test]
-    fn the_head_says_where_the_body_ends() {
+    fn a_head_frames_its_body() {
         assert_eq!(framing_of("200 OK\ncontent-length: 5"), Framing::Length(5));
         let largest = framing_of("200 OK\ncontent-length: 9223372036854775807");
-        assert_eq!(largest, Framing::Length(LARGEST));
+        assert_eq!(largest, Framing::Length(MAX_BODY_BYTES));
         assert_eq!(
             framing_of("200 OK\ncontent-length: 5\ncontent-length: 5, 5"),
             Framing::Length(5)
@@ -321,21 +318,21 @@ mod tests {
                 Framing::Length(0)
             );
         }
-        let asked = Asked {
-            head: true,
-            upgrade: false,
+        let info = RequestInfo {
+            is_head: true,
+            is_upgrade: false,
         };
         for lines in [
             "200 OK\ncontent-length: 5",
             "200 OK\ntransfer-encoding: chunked",
             "200 OK",
         ] {
-            assert_eq!(head(lines, asked).unwrap().1, Framing::Length(0));
+            assert_eq!(head(lines, info).unwrap().1, Framing::Length(0));
         }
     }
 
     #[test]
-    fn what_others_could_read_in_another_way_is_unclear() {
+    fn ambiguous_framing_is_an_error() {
         assert_eq!(
             framing_of("103 Early Hints\ntransfer-encoding: gzip"),
             Framing::Length(0)
@@ -348,20 +345,21 @@ mod tests {
             "200 OK\ntransfer-encoding: chunked\ntransfer-encoding: chunked",
             "101 Switching Protocols",
         ] {
-            let unclear = head(lines, Asked::default());
-            assert!(matches!(unclear, Err(Unanswered::Unclear(_))), "{lines}");
+            let parsed = head(lines, RequestInfo::default());
+            let is_ambiguous = matches!(parsed, Err(ParseError::AmbiguousFraming(_)));
+            assert!(is_ambiguous, "{lines}");
         }
-        let asked = Asked {
-            head: false,
-            upgrade: true,
+        let info = RequestInfo {
+            is_head: false,
+            is_upgrade: true,
         };
-        assert!(head("101 Switching Protocols", asked).is_ok());
+        assert!(head("101 Switching Protocols", info).is_ok());
     }
 
     #[test]
-    fn what_makes_no_sense_is_no_answer() {
-        let many = format!("200 OK{}", "\na: b".repeat(LINES + 1));
-        let long = format!("200 OK\na: {}", "b".repeat(LONGEST));
+    fn malformed_heads_are_errors() {
+        let many = format!("200 OK{}", "\na: b".repeat(MAX_FIELDS + 1));
+        let long = format!("200 OK\na: {}", "b".repeat(MAX_HEAD_BYTES));
         let lengths = ["-1", "+1", "5, 6", "5,", "", "a", "9223372036854775808"];
         let lengths = lengths.map(|length| format!("200 OK\ncontent-length: {length}"));
         let others = [
@@ -372,26 +370,26 @@ mod tests {
             "200 OK\na: b\n c".into(),
         ];
         for lines in lengths.iter().chain(&others) {
-            let nonsense = head(lines, Asked::default());
-            assert!(matches!(nonsense, Err(Unanswered::Nonsense(_))), "{lines}");
+            let parsed = head(lines, RequestInfo::default());
+            assert!(matches!(parsed, Err(ParseError::Malformed(_))), "{lines}");
         }
         let mut endless = BytesMut::from("HTTP/1.1 200 OK\r\na: ");
-        endless.resize(LONGEST, b'b');
+        endless.resize(MAX_HEAD_BYTES, b'b');
         assert!(
-            Head::take(&mut endless, Asked::default())
+            ResponseHead::parse(&mut endless, RequestInfo::default())
                 .unwrap()
                 .is_none()
         );
-        endless.resize(LONGEST + 1, b'b');
-        assert!(Head::take(&mut endless, Asked::default()).is_err());
+        endless.resize(MAX_HEAD_BYTES + 1, b'b');
+        assert!(ResponseHead::parse(&mut endless, RequestInfo::default()).is_err());
     }
 
     #[test]
-    fn a_node_says_whether_it_closes() {
+    fn a_head_closes_its_connection() {
         let closes = |text: &str| {
             let mut received = BytesMut::from(text);
-            let head = Head::take(&mut received, Asked::default()).unwrap();
-            head.expect("all of it is there").0.closes
+            let head = ResponseHead::parse(&mut received, RequestInfo::default()).unwrap();
+            head.expect("complete").0.closes
         };
         assert!(!closes("HTTP/1.1 200 OK\r\n\r\n"));
         assert!(!closes("HTTP/1.1 200 OK\r\nconnection: keep-alive\r\n\r\n"));
@@ -416,19 +414,19 @@ mod tests {
         for version in ["HTTP/1.2", "HTTP/1.9", "\r\nHTTP/1.2"] {
             let text = format!("{version} 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
             let mut received = BytesMut::from(&*text);
-            let head = Head::take(&mut received, Asked::default()).unwrap();
+            let head = ResponseHead::parse(&mut received, RequestInfo::default()).unwrap();
             let (head, framing) = head.unwrap();
             assert!(framing == Framing::CHUNKED && !head.closes, "{version}");
         }
         for version in ["HTTP/1.12", "HTTP/2.0", "HTTP/1.x", "HTTP/1."] {
             let text = format!("{version} 200 OK\r\n\r\n");
-            let head = Head::take(&mut BytesMut::from(&*text), Asked::default());
-            assert!(matches!(head, Err(Unanswered::Nonsense(_))), "{version}");
+            let head = ResponseHead::parse(&mut BytesMut::from(&*text), RequestInfo::default());
+            assert!(matches!(head, Err(ParseError::Malformed(_))), "{version}");
         }
     }
 
     #[test]
-    fn a_reason_phrase_of_the_nodes_own_is_kept() {
+    fn a_custom_reason_phrase_is_kept() {
         for (line, expected) in [
             ("200 OK", None),
             ("404 Not Found", None),
@@ -443,7 +441,7 @@ mod tests {
         ] {
             for start in ["HTTP/1.1", "\r\n\nHTTP/1.0"] {
                 let text = format!("{start} {line}\r\ncontent-length: 0\r\n\r\n");
-                let head = Head::take(&mut BytesMut::from(&*text), Asked::default());
+                let head = ResponseHead::parse(&mut BytesMut::from(&*text), RequestInfo::default());
                 let (head, _) = head.unwrap().unwrap();
                 let reason = head.reason.as_deref();
                 assert_eq!(reason, expected.map(str::as_bytes), "{line}");
@@ -451,15 +449,15 @@ mod tests {
         }
         for line in ["200 a\0b", "200 a\x7f", "200 a\rb", "200 \x1b[0m"] {
             let text = format!("HTTP/1.1 {line}\r\n\r\n");
-            let head = Head::take(&mut BytesMut::from(&*text), Asked::default());
-            assert!(matches!(head, Err(Unanswered::Nonsense(_))), "{line}");
+            let head = ResponseHead::parse(&mut BytesMut::from(&*text), RequestInfo::default());
+            assert!(matches!(head, Err(ParseError::Malformed(_))), "{line}");
         }
     }
 
     #[test]
-    fn http_1_0_knows_no_chunks() {
+    fn http_1_0_has_no_chunks() {
         let mut received = BytesMut::from("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
-        let head = Head::take(&mut received, Asked::default());
-        assert!(matches!(head, Err(Unanswered::Unclear(_))));
+        let head = ResponseHead::parse(&mut received, RequestInfo::default());
+        assert!(matches!(head, Err(ParseError::AmbiguousFraming(_))));
     }
 }
