@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::Config;
 use crate::head_refusal::HeadRefusals;
-use crate::proxy::Origin;
+use crate::peer::Origin;
 
 /// The limit for the head of a request over the connection limit: others wait for its place.
 const OVER_LIMIT_HEAD_TIMEOUT: Duration = Duration::from_secs(1);

@@ -22,6 +22,7 @@ mod error;
 mod head_refusal;
 mod healthcheck;
 mod metrics;
+mod peer;
 mod probe;
 mod proxy;
 mod route;

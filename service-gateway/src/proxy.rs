@@ -32,7 +32,6 @@ mod forwarded;
 mod headers;
 mod intake;
 mod latency;
-mod origin;
 mod outgoing;
 mod outlier;
 #[cfg(test)]
@@ -40,15 +39,14 @@ mod properties;
 mod race;
 mod target;
 mod trace;
+mod upgrade;
 mod upload;
-mod websocket;
 
 use answer::{SERVED_BY, SERVED_VERSION, respond};
 use budget::Budget;
-pub(crate) use forwarded::is_forwarded;
+pub(crate) use forwarded::{client_address, is_forwarded};
 use intake::{Cut, Intake};
 use latency::{Latencies, Latency};
-pub(crate) use origin::Origin;
 use outgoing::Outgoing;
 use race::{Race, is_idempotent};
 use trace::Ids;
@@ -288,8 +286,8 @@ async fn forward(
         .ready()
         .await
         .map_err(|error| Reason::NoInstance.because(error))?;
-    if websocket::is_asked_for(request)? {
-        return websocket::forward(worker, request, payload, &destination, exchange, way).await;
+    if upgrade::is_asked_for(request)? {
+        return upgrade::forward(worker, request, payload, &destination, exchange, way).await;
     }
     if request.headers().contains_key(EXPECT) {
         // Without a node, the response to this head needs no body (RFC 9110, section 10.1.1).

@@ -17,7 +17,8 @@ use crate::admin::{self, Admin};
 use crate::client::ClientConnection;
 use crate::descriptors::ADMIN_CONNECTIONS;
 use crate::head_refusal::HeadRefusals;
-use crate::proxy::{Gateway, Origin, Worker, proxy};
+use crate::peer::Origin;
+use crate::proxy::{Gateway, Worker, proxy};
 
 /// The time that requests to the admin port have to end, once it is stopped.
 const ADMIN_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);

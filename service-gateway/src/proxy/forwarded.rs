@@ -17,8 +17,8 @@ use bytes::BytesMut;
 use discovery::Network;
 
 use super::headers::{put, put_line};
-use super::origin::Origin;
 use super::target::is_host;
+use crate::peer::Origin;
 
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
@@ -222,7 +222,7 @@ fn put_forwarded(
 /// The address of the client that a trusted peer speaks for: the last one in `X-Forwarded-For` that
 /// is not itself trusted. The search ends at an element that is no address (`unknown`, `_hidden`):
 /// who is in front of that one is not known, so the client is the last proxy that is.
-pub(super) fn client_address(received: &HeaderMap, peer: IpAddr, trusted: &[Network]) -> IpAddr {
+pub(crate) fn client_address(received: &HeaderMap, peer: IpAddr, trusted: &[Network]) -> IpAddr {
     let lines: Vec<_> = received.get_all(X_FORWARDED_FOR).collect();
     let lines = lines.iter().rev();
     let elements = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use upstream::fields::{is_hop_by_hop, nominated};
 
 use super::forwarded;
-use super::origin::Origin;
+use crate::peer::Origin;
 
 /// Writes the headers of a request as the node gets them, but for those that are replaced. It is for
 /// this `host`, whatever its `Host` is.

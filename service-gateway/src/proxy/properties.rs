@@ -9,8 +9,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::origin::Origin;
 use super::{forwarded, headers, target, trace};
+use crate::peer::Origin;
 
 const VIA: &str = "1.1 gateway-1a2b";
 

@@ -5,24 +5,24 @@ use std::sync::Arc;
 use actix_web::http::header::{HeaderMap, HeaderValue};
 use discovery::Network;
 
-use super::forwarded;
+use crate::proxy::client_address;
 
 /// The other end of a connection, worked out once for all of its requests.
 pub(crate) struct Origin {
-    pub(super) peer: Address,
+    pub(crate) peer: Address,
     /// The networks of trusted proxies, if the peer is one of these.
     trusted: Option<Arc<[Network]>>,
 }
 
 /// An address in the forms that a request needs.
 #[derive(Clone, Debug)]
-pub(super) struct Address {
+pub(crate) struct Address {
     /// IPv4 also where it came as IPv4 in IPv6.
-    pub(super) ip: IpAddr,
+    pub(crate) ip: IpAddr,
     /// The same as text.
-    pub(super) name: HeaderValue,
+    pub(crate) name: HeaderValue,
     /// The key of `ip-hash`.
-    pub(super) key: [u8; 16],
+    pub(crate) key: [u8; 16],
 }
 
 impl Origin {
@@ -40,16 +40,16 @@ impl Origin {
     }
 
     /// Whether the peer is a proxy whose description of the client counts.
-    pub(super) fn is_trusted(&self) -> bool {
+    pub(crate) fn is_trusted(&self) -> bool {
         self.trusted.is_some()
     }
 
     /// The client of a request: the peer, or the client that a trusted peer names.
-    pub(super) fn client(&self, received: &HeaderMap) -> Cow<'_, Address> {
+    pub(crate) fn client(&self, received: &HeaderMap) -> Cow<'_, Address> {
         let Some(trusted) = &self.trusted else {
             return Cow::Borrowed(&self.peer);
         };
-        let ip = forwarded::client_address(received, self.peer.ip, trusted);
+        let ip = client_address(received, self.peer.ip, trusted);
         if ip == self.peer.ip {
             Cow::Borrowed(&self.peer)
         } else {
