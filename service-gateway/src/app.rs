@@ -77,7 +77,8 @@ impl App {
             .with_balancer(config.balancer)
             .with_initial_snapshot_timeout(INITIAL_SNAPSHOT_TIMEOUT)
             .with_removal_protection(config.keep_unconfirmed);
-        let (suspects, prober) = Prober::new(config.probe_path.0.clone(), config.probe_interval);
+        let (health_checks, prober) =
+            Prober::new(config.probe_path.0.clone(), config.probe_interval);
         let access_log = match config.access_log {
             true => Some(Arc::new(AccessLog::start(unbuffered(io::stdout())?)?)),
             false => None,
@@ -86,7 +87,7 @@ impl App {
             &config,
             descriptors,
             discovery,
-            suspects,
+            health_checks,
             access_log,
         ));
         let admin = Arc::new(Admin::new(gateway.clone(), config.admin_actions)?);
@@ -139,6 +140,9 @@ impl App {
             ..
         } = self;
         let gateway = &admin.gateway;
+        let services: Vec<_> = (gateway.routes.iter())
+            .map(|route| route.service.clone())
+            .collect();
         let (handle, admin_handle) = (proxy.handle(), admin_server.handle());
         let is_shared = !shared.is_empty();
         let stop = async {
@@ -161,7 +165,7 @@ impl App {
         tokio::select! {
             ended = proxy => ended.context("serving")?,
             ended = admin_ended(admin_server, gateway) => ended?,
-            never = prober.run(gateway) => match never {},
+            never = prober.run(&gateway.discovery, &services) => match never {},
             never = registry_endpoints.follow() => match never {},
             never = admin.run() => match never {},
             () = stop => {}

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::Config;
 use crate::head_refusal::HeadRefusals;
-use crate::peer::Origin;
+use crate::peer::Peer;
 
 /// The limit for the head of a request over the connection limit: others wait for its place.
 const OVER_LIMIT_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(crate) struct Clients {
 pub(crate) struct Client {
     all: Arc<Clients>,
     /// `None` if the client had gone when its connection was accepted.
-    pub(crate) origin: Option<Origin>,
+    pub(crate) peer: Option<Peer>,
     /// Whether there were as many connections as allowed without this one.
     pub(crate) is_surplus: bool,
     /// Of the request that is being served.
@@ -111,10 +111,10 @@ impl Clients {
 }
 
 impl Client {
-    fn new(all: Arc<Clients>, origin: Option<Origin>) -> Self {
+    fn new(all: Arc<Clients>, peer: Option<Peer>) -> Self {
         let others = all.connections.fetch_add(1, Ordering::Relaxed);
         Self {
-            origin,
+            peer,
             is_surplus: others >= all.max_connections,
             deadline: RefCell::default(),
             all,
@@ -158,13 +158,9 @@ impl Drop for Exchange {
 }
 
 impl ClientConnection {
-    pub(crate) fn new(
-        all: Arc<Clients>,
-        origin: Option<Origin>,
-        refusals: Rc<HeadRefusals>,
-    ) -> Self {
+    pub(crate) fn new(all: Arc<Clients>, peer: Option<Peer>, refusals: Rc<HeadRefusals>) -> Self {
         Self {
-            client: Rc::new(Client::new(all, origin)),
+            client: Rc::new(Client::new(all, peer)),
             refusals,
         }
     }
@@ -184,7 +180,7 @@ impl Downstream for ClientConnection {
     }
 
     fn refuse(&self, error: HeadError, began: Instant) -> Response<BoxBody> {
-        let client = self.client.origin.as_ref().map(Origin::peer_ip);
+        let client = self.client.peer.as_ref().map(Peer::ip);
         self.refusals.refuse(error, client, began)
     }
 

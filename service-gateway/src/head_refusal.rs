@@ -7,16 +7,14 @@ use std::sync::Arc;
 
 use actix_http::Response;
 use actix_http::body::BoxBody;
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::HeaderValue;
 use http1::HeadError;
 use tokio::time::Instant;
 
 use crate::access_log::{self, AccessLog, Line};
 use crate::error::Reason;
 use crate::metrics::{Served, Tally};
-use crate::proxy::new_request_id;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use crate::request_id::{self, REQUEST_ID};
 
 /// Answers, counts and logs the refusals of one worker.
 pub(crate) struct HeadRefusals {
@@ -38,7 +36,7 @@ impl HeadRefusals {
     ) -> Response<BoxBody> {
         let reason = reason(error);
         let refusal = reason.because(error);
-        let (status, id, duration) = (reason.status(), new_request_id(), began.elapsed());
+        let (status, id, duration) = (reason.status(), request_id::generate(), began.elapsed());
         self.tally.refused(reason);
         self.tally
             .answered(Served::default(), status.as_u16(), duration);

@@ -1,15 +1,24 @@
 //! A reverse proxy that finds its upstreams in a registry and chooses one for each request.
 //!
-//! The way of a request: [`app`] starts the servers, `server.rs` the one of the proxy port, on
-//! connections of the crate [`http1`] (`client.rs`). `proxy.rs` takes a request, `route.rs` finds
-//! its service, [`discovery`] chooses a node, `proxy/attempt.rs` sends it there over one of the
-//! worker's connections (of the crate [`upstream`]), and `proxy/race.rs` says whether another node
-//! may be tried.
-//! `proxy/answer.rs` is what comes back, `proxy/intake.rs`, `proxy/upload.rs` and `proxy/download.rs` stream the bodies,
-//! `proxy/headers.rs` decides on every header. `error.rs` is what clients read when that fails.
-//! `access_log.rs` writes a line for each request, if wanted. `head_refusal.rs` answers what is refused before there is a request. `allowed.rs`
-//! says where nodes may be, and `probe.rs` asks nodes for their health beside all this. The other port, with health, metrics,
-//! instances and the dashboard, is `admin.rs`.
+//! The path of a request:
+//!
+//! - [`app`] starts the servers; `server.rs` has those of both ports, on connections of the crate [`http1`].
+//!   `client.rs` counts and limits the connections, `peer.rs` has the address of a client.
+//! - `proxy.rs` handles a request. `route.rs` finds its service, `proxy/destination.rs` applies its tags, and
+//!   [`discovery`] selects a node.
+//! - `proxy/race.rs` decides on retries and hedges, in one table; `proxy/budget.rs` limits them.
+//! - `proxy/outgoing.rs` writes the request's head: `proxy/target.rs` its target, `proxy/headers.rs` and
+//!   `proxy/forwarded.rs` its fields, `proxy/trace.rs` its ids.
+//! - `proxy/attempt.rs` sends it over a connection of the crate [`upstream`], and `proxy/outlier.rs` reports
+//!   the outcome to [`discovery`].
+//! - `proxy/answer.rs` has the response; `proxy/intake.rs`, `proxy/upload.rs` and `proxy/download.rs` stream
+//!   the bodies, `proxy/upgrade.rs` what follows a switch to WebSocket.
+//! - `error.rs` has the responses of the gateway itself, `head_refusal.rs` those to malformed heads.
+//!   `access_log.rs` writes an entry for each request, if configured.
+//!
+//! Beside that, `probe.rs` checks the health of nodes, `allowed.rs` limits where nodes may be,
+//! `descriptors.rs` divides the process's open files, and `admin.rs` is the other port: health, metrics,
+//! instances and the dashboard.
 
 mod access_log;
 mod admin;
@@ -25,6 +34,7 @@ mod metrics;
 mod peer;
 mod probe;
 mod proxy;
+mod request_id;
 mod route;
 mod server;
 

@@ -10,15 +10,13 @@ use std::time::Duration;
 
 use awc::Client;
 use awc::error::{ConnectError, SendRequestError};
-use discovery::{Ejection, Endpoint, ServiceName};
+use discovery::{DiscoveryClient, Ejection, Endpoint, ServiceName};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, FuturesUnordered, select_all, unfold};
 use log::warn;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval};
 use upstream::is_local;
-
-use crate::proxy::Gateway;
 
 /// How long a node may take to say how it is.
 const LIMIT: Duration = Duration::from_millis(800);
@@ -36,8 +34,8 @@ const PROBES: usize = 64;
 /// Reports that wait, at most. More would say the same of the same nodes.
 const QUEUE: usize = 256;
 
-/// Where those who notice something tell it.
-pub(crate) struct Suspects(mpsc::Sender<Arc<Endpoint>>);
+/// The queue of nodes whose health is to be checked, since requests to them have no response.
+pub(crate) struct HealthCheckQueue(mpsc::Sender<Arc<Endpoint>>);
 
 /// What asks the nodes.
 pub(crate) struct Prober {
@@ -84,7 +82,7 @@ struct Asked {
     suspected: bool,
 }
 
-impl Suspects {
+impl HealthCheckQueue {
     /// Tells of a node that keeps silent.
     pub(crate) fn report(&self, endpoint: &Arc<Endpoint>) {
         if endpoint.ejected().is_none() {
@@ -95,7 +93,7 @@ impl Suspects {
 }
 
 impl Prober {
-    pub(crate) fn new(path: Option<String>, interval: Duration) -> (Suspects, Self) {
+    pub(crate) fn new(path: Option<String>, interval: Duration) -> (HealthCheckQueue, Self) {
         let (sender, suspects) = mpsc::channel(QUEUE);
         let prober = Self {
             suspects,
@@ -106,19 +104,23 @@ impl Prober {
             asking: HashSet::new(),
             reported: HashSet::new(),
         };
-        (Suspects(sender), prober)
+        (HealthCheckQueue(sender), prober)
     }
 
     /// Asks whoever has to be asked. Has no end.
-    pub(crate) async fn run(mut self, gateway: &Gateway) -> Infallible {
+    pub(crate) async fn run(
+        mut self,
+        discovery: &DiscoveryClient,
+        services: &[ServiceName],
+    ) -> Infallible {
         let Some(path) = self.path.take() else {
-            return self.run_without_asking(gateway).await;
+            return self.run_without_asking(discovery, services).await;
         };
         let client = Client::builder()
             .timeout(LIMIT)
             .disable_redirects()
             .finish();
-        let mut changes = changes(gateway);
+        let mut changes = changes(discovery, services);
         let mut ticks = interval(self.interval);
         let mut probes = FuturesUnordered::new();
         loop {
@@ -126,7 +128,7 @@ impl Prober {
                 Some(suspect) = self.suspects.recv() => {
                     self.waiting.push_front(Asked::new(&suspect, true));
                 }
-                Some(service) = changes.next() => self.add_newcomers(gateway, &service),
+                Some(service) = changes.next() => self.add_newcomers(discovery, &service),
                 _ = ticks.tick() => self.add_due(),
                 Some((endpoint, check, decision)) = probes.next() => {
                     self.act(&endpoint, check, decision);
@@ -163,12 +165,16 @@ impl Prober {
 
     /// Whoever was set aside is back when its time is over: the next request finds out. One that timed
     /// out is back when a single request has had a response.
-    async fn run_without_asking(mut self, gateway: &Gateway) -> Infallible {
+    async fn run_without_asking(
+        mut self,
+        discovery: &DiscoveryClient,
+        services: &[ServiceName],
+    ) -> Infallible {
         let mut ticks = interval(self.interval);
         loop {
             ticks.tick().await;
-            for route in &gateway.routes {
-                self.add_newcomers(gateway, &route.service);
+            for service in services {
+                self.add_newcomers(discovery, service);
             }
             self.waiting.clear();
             self.add_due();
@@ -182,8 +188,8 @@ impl Prober {
         }
     }
 
-    fn add_newcomers(&mut self, gateway: &Gateway, service: &ServiceName) {
-        let Some(view) = gateway.discovery.view(service) else {
+    fn add_newcomers(&mut self, discovery: &DiscoveryClient, service: &ServiceName) {
+        let Some(view) = discovery.view(service) else {
             return;
         };
         let known = self.known.entry(service.clone()).or_default();
@@ -235,12 +241,15 @@ fn newcomers<'a>(
 }
 
 /// Which of the routes' services changed in any way, or was there from the beginning.
-fn changes(gateway: &Gateway) -> BoxStream<'static, ServiceName> {
-    let changes = gateway.routes.iter().map(|route| {
-        let mut changes: watch::Receiver<()> = gateway.discovery.changes(&route.service);
+fn changes(
+    discovery: &DiscoveryClient,
+    services: &[ServiceName],
+) -> BoxStream<'static, ServiceName> {
+    let changes = services.iter().map(|service| {
+        let mut changes: watch::Receiver<()> = discovery.changes(service);
         changes.mark_changed();
         unfold(
-            (changes, route.service.clone()),
+            (changes, service.clone()),
             |(mut changes, service)| async move {
                 changes.changed().await.ok()?;
                 Some((service.clone(), (changes, service)))

@@ -17,7 +17,7 @@ use crate::admin::{self, Admin};
 use crate::client::ClientConnection;
 use crate::descriptors::ADMIN_CONNECTIONS;
 use crate::head_refusal::HeadRefusals;
-use crate::peer::Origin;
+use crate::peer::Peer;
 use crate::proxy::{Gateway, Worker, proxy};
 
 /// The time that requests to the admin port have to end, once it is stopped.
@@ -43,9 +43,9 @@ pub(crate) fn serve_proxy(
         http1::Worker {
             app: App::new().app_data(worker).default_service(web::to(proxy)),
             connect: move |stream: &TcpStream| {
-                let peer = stream.peer_addr().ok();
-                let origin = peer.map(|peer| Origin::new(peer.ip(), &gateway.trust));
-                ClientConnection::new(gateway.clients.clone(), origin, refusals.clone())
+                let address = stream.peer_addr().ok();
+                let peer = address.map(|address| Peer::new(address.ip(), &gateway.trust));
+                ClientConnection::new(gateway.clients.clone(), peer, refusals.clone())
             },
         }
     })

@@ -15,7 +15,7 @@ use upstream::{
     Connection, ParseError, Pool, Request, ResponseBody, ResponseHead, SendError, is_local,
 };
 
-use super::outlier::End;
+use super::outlier::{End, FailureKind};
 use crate::error::Reason;
 
 /// How an attempt failed.
@@ -52,6 +52,18 @@ impl Failure {
             Self::NotConnected(_) | Self::ConnectTimeout(_) => Reason::ConnectFailed,
             Self::Local(_) => Reason::Overloaded,
             Self::NoAnswer(_) | Self::Stale(_) | Self::Unclear(_) => Reason::BadUpstream,
+        }
+    }
+
+    /// Returns the kind of the failure, which decides what it reports about the node.
+    pub(super) fn kind(&self) -> FailureKind {
+        match self {
+            Self::NotConnected(_) => FailureKind::NotConnected,
+            Self::ConnectTimeout(_) => FailureKind::ConnectTimeout,
+            Self::Local(_) => FailureKind::Local,
+            Self::NoAnswer(_) => FailureKind::NoAnswer,
+            Self::Stale(_) => FailureKind::Stale,
+            Self::Unclear(_) => FailureKind::Unclear,
         }
     }
 
@@ -142,7 +154,7 @@ impl<'a> Attempt<'a> {
         spawn(async move {
             match connection.await {
                 Ok(connection) => pool.put(endpoint.address, connection),
-                Err(failure) => End::Failed((&failure).into()).report(false).tell(&endpoint),
+                Err(failure) => End::Failed(failure.kind()).report(false).tell(&endpoint),
             }
         });
     }

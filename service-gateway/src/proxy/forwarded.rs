@@ -6,7 +6,7 @@
 //! value, and lists get one more element. Names that servers commonly read as one of these, such as
 //! `X_Forwarded_For`, are always dropped.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::str;
 
 use actix_web::http::header::{
@@ -14,11 +14,10 @@ use actix_web::http::header::{
     X_FORWARDED_PROTO,
 };
 use bytes::BytesMut;
-use discovery::Network;
 
-use super::headers::{put, put_line};
+use super::fields::{put, put_list};
 use super::target::is_host;
-use crate::peer::Origin;
+use crate::peer::Peer;
 
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
@@ -115,16 +114,16 @@ fn kind(name: &HeaderName) -> Kind {
 }
 
 /// Reports whether a received field is not passed on, apart from what [`put`](put_all) writes.
-pub(super) fn is_dropped(name: &HeaderName, origin: Option<&Origin>) -> bool {
+pub(super) fn is_dropped(name: &HeaderName, peer: Option<&Peer>) -> bool {
     match kind(name) {
         Kind::Other => false,
         Kind::Written | Kind::Disguised => true,
-        Kind::Kept => !is_trusted(origin),
+        Kind::Kept => !is_trusted(peer),
     }
 }
 
-fn is_trusted(origin: Option<&Origin>) -> bool {
-    origin.is_some_and(Origin::is_trusted)
+fn is_trusted(peer: Option<&Peer>) -> bool {
+    peer.is_some_and(Peer::is_trusted)
 }
 
 /// Writes the description of the client, apart from the prefix. The request is for this `host`.
@@ -132,19 +131,19 @@ pub(super) fn put_all(
     head: &mut BytesMut,
     received: &HeaderMap,
     host: Option<&[u8]>,
-    origin: Option<&Origin>,
+    peer: Option<&Peer>,
 ) {
-    let peer = origin.map_or(&UNKNOWN, |origin| &origin.peer.name);
+    let address = peer.map_or(&UNKNOWN, |peer| &peer.address.text);
     // A comma may be in a host and would make two of it here. The node has it in `Host`.
     let listed = host.filter(|host| !host.contains(&b','));
-    if !is_trusted(origin) {
-        put(head, &X_FORWARDED_FOR, peer);
+    if !is_trusted(peer) {
+        put(head, &X_FORWARDED_FOR, address);
         put(head, &X_FORWARDED_PROTO, &HTTP);
-        put_line(head, &X_FORWARDED_HOST, listed);
+        put_list(head, &X_FORWARDED_HOST, listed);
     } else {
-        let before = received.get_all(X_FORWARDED_FOR).chain([peer]);
+        let before = received.get_all(X_FORWARDED_FOR).chain([address]);
         let elements = before.map(HeaderValue::as_bytes);
-        put_line(
+        put_list(
             head,
             &X_FORWARDED_FOR,
             elements.filter(|line| !line.is_empty()),
@@ -153,16 +152,16 @@ pub(super) fn put_all(
         put(head, &X_FORWARDED_PROTO, proto.unwrap_or(&HTTP));
         let kept = single(received, &X_FORWARDED_HOST, is_single_host);
         let kept = kept.map(HeaderValue::as_bytes);
-        put_line(head, &X_FORWARDED_HOST, kept.or(listed));
+        put_list(head, &X_FORWARDED_HOST, kept.or(listed));
         let port = single(received, &X_FORWARDED_PORT, is_port);
         port.into_iter()
             .for_each(|port| put(head, &X_FORWARDED_PORT, port));
     }
-    let client = origin.map(|origin| origin.client(received));
-    let client = client.as_ref().map_or(&UNKNOWN, |client| &client.name);
+    let client = peer.map(|peer| peer.client(received));
+    let client = client.as_ref().map_or(&UNKNOWN, |client| &client.text);
     put(head, &X_REAL_IP, client);
     if received.contains_key(FORWARDED) {
-        put_forwarded(head, received, origin, host);
+        put_forwarded(head, received, peer, host);
     }
 }
 
@@ -170,10 +169,10 @@ pub(super) fn put_all(
 pub(super) fn put_prefix(
     head: &mut BytesMut,
     received: &HeaderMap,
-    origin: Option<&Origin>,
+    peer: Option<&Peer>,
     cut_off: &str,
 ) {
-    let before = match is_trusted(origin) {
+    let before = match is_trusted(peer) {
         true => single(received, &X_FORWARDED_PREFIX, is_prefix),
         false => None,
     };
@@ -183,7 +182,7 @@ pub(super) fn put_prefix(
         return;
     }
     let prefix = [before, cut_off.as_bytes()].concat();
-    put_line(head, &X_FORWARDED_PREFIX, [prefix.as_slice()]);
+    put_list(head, &X_FORWARDED_PREFIX, [prefix.as_slice()]);
 }
 
 /// Writes `Forwarded` if the request has one: a trusted peer's elements, then the gateway's own.
@@ -193,7 +192,7 @@ pub(super) fn put_prefix(
 fn put_forwarded(
     head: &mut BytesMut,
     received: &HeaderMap,
-    origin: Option<&Origin>,
+    peer: Option<&Peer>,
     host: Option<&[u8]>,
 ) {
     let sent = received.get_all(FORWARDED).map(HeaderValue::as_bytes);
@@ -202,8 +201,8 @@ fn put_forwarded(
         let quotes = value.iter().filter(|byte| **byte == b'"');
         quotes.count() % 2 == 1 || value.contains(&b'\\')
     };
-    let is_kept = is_trusted(origin) && !sent.clone().any(is_open);
-    let by = match origin.map(|origin| origin.peer.ip) {
+    let is_kept = is_trusted(peer) && !sent.clone().any(is_open);
+    let by = match peer.map(Peer::ip) {
         None => "unknown".to_owned(),
         Some(IpAddr::V4(ip)) => ip.to_string(),
         Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
@@ -216,44 +215,7 @@ fn put_forwarded(
     };
     let element = format!("for={by};{host}proto=http");
     let sent = sent.filter(|line| is_kept && !line.is_empty());
-    put_line(head, &FORWARDED, sent.chain([element.as_bytes()]));
-}
-
-/// The address of the client that a trusted peer speaks for: the last one in `X-Forwarded-For` that
-/// is not itself trusted. The search ends at an element that is no address (`unknown`, `_hidden`):
-/// who is in front of that one is not known, so the client is the last proxy that is.
-pub(crate) fn client_address(received: &HeaderMap, peer: IpAddr, trusted: &[Network]) -> IpAddr {
-    let lines: Vec<_> = received.get_all(X_FORWARDED_FOR).collect();
-    let lines = lines.iter().rev();
-    let elements = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-    let mut client = peer;
-    for element in elements.map(<[u8]>::trim_ascii) {
-        if element.is_empty() {
-            continue; // lists may have empty elements
-        }
-        let Some(address) = address(element) else {
-            break;
-        };
-        client = address;
-        if !trusted.iter().any(|network| network.contains(address)) {
-            break;
-        }
-    }
-    client
-}
-
-/// An address, in brackets, quotes or with a port if the sender likes that.
-fn address(element: &[u8]) -> Option<IpAddr> {
-    let text = str::from_utf8(element).ok()?;
-    let unquoted = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
-    let text = unquoted.unwrap_or(text);
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-    let ip = match bare {
-        Some(bare) => bare.parse().ok().filter(IpAddr::is_ipv6),
-        None => text.parse().ok(),
-    };
-    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
-    ip.or_else(with_port).map(|ip| ip.to_canonical())
+    put_list(head, &FORWARDED, sent.chain([element.as_bytes()]));
 }
 
 /// The only value of a field, if it is valid.
@@ -294,8 +256,9 @@ fn is_prefix(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::headers::parsed;
+    use crate::proxy::fields;
     use actix_web::http::header::{HOST, USER_AGENT};
+    use discovery::Network;
 
     const PEER: &str = "192.0.2.7";
 
@@ -315,16 +278,16 @@ mod tests {
     /// The fields that a node receives, of a request below `/shop`.
     fn sent(peer: &str, networks: &str, lines: &[(&str, &str)]) -> HeaderMap {
         let (mut head, received) = (BytesMut::new(), received(lines));
-        let origin = Origin::new(peer.parse().unwrap(), &trusted(networks).into());
+        let peer = Peer::new(peer.parse().unwrap(), &trusted(networks).into());
         for (name, value) in &received {
-            if !is_dropped(name, Some(&origin)) {
+            if !is_dropped(name, Some(&peer)) {
                 put(&mut head, name, value);
             }
         }
         let host = received.get(HOST).map(HeaderValue::as_bytes);
-        put_all(&mut head, &received, host, Some(&origin));
-        put_prefix(&mut head, &received, Some(&origin), "/shop");
-        parsed(&head)
+        put_all(&mut head, &received, host, Some(&peer));
+        put_prefix(&mut head, &received, Some(&peer), "/shop");
+        fields::parse(&head)
     }
 
     #[track_caller]
@@ -430,41 +393,6 @@ mod tests {
             "forwarded",
             &[r#"for="[2001:db8::7]";proto=http"#],
         );
-    }
-
-    #[test]
-    fn the_client_is_the_last_address_that_is_not_trusted() {
-        let client = |lines: &[&str]| {
-            let lines: Vec<_> = lines
-                .iter()
-                .map(|line| ("x-forwarded-for", *line))
-                .collect();
-            let networks = trusted("10.0.0.0/8,fd00::/8");
-            let peer = "10.0.0.1".parse().unwrap();
-            client_address(&received(&lines), peer, &networks).to_string()
-        };
-        for (lines, expected) in [
-            (&[][..], "10.0.0.1"),
-            (&["198.51.100.1"], "198.51.100.1"),
-            (&["198.51.100.1, 198.51.100.2"], "198.51.100.2"),
-            (&["198.51.100.1", "10.0.0.2, ,10.0.0.3"], "198.51.100.1"),
-            (&["198.51.100.1, \t10.0.0.2 "], "198.51.100.1"),
-            (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
-            (&["198.51.100.1:4711"], "198.51.100.1"),
-            (&["[2001:db8::1]:4711"], "2001:db8::1"),
-            (&["[2001:db8::1]"], "2001:db8::1"),
-            (&["2001:db8::1, fd00::1"], "2001:db8::1"),
-            (&["\"[2001:db8::1]:4711\""], "2001:db8::1"),
-            (&["::ffff:198.51.100.1"], "198.51.100.1"),
-            (&["198.51.100.1, ::ffff:10.0.0.2"], "198.51.100.1"),
-            (&["198.51.100.1, unknown"], "10.0.0.1"),
-            (&["198.51.100.1, _hidden, 10.0.0.2"], "10.0.0.2"),
-            (&["198.51.100.1, [10.0.0.2]"], "10.0.0.1"),
-            (&["198.51.100.1, 10.0.0.2x, 10.0.0.3"], "10.0.0.3"),
-            (&["", ","], "10.0.0.1"),
-        ] {
-            assert_eq!(client(lines), expected, "{lines:?}");
-        }
     }
 
     #[test]

@@ -6,8 +6,9 @@ use actix_web::http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, VI
 use bytes::BytesMut;
 use upstream::fields::{is_hop_by_hop, nominated};
 
+use super::fields::{put, put_list};
 use super::forwarded;
-use crate::peer::Origin;
+use crate::peer::Peer;
 
 /// Writes the headers of a request as the node gets them, but for those that are replaced. It is for
 /// this `host`, whatever its `Host` is.
@@ -15,7 +16,7 @@ pub(super) fn put_all(
     head: &mut BytesMut,
     received: &HeaderMap,
     host: Option<&[u8]>,
-    origin: Option<&Origin>,
+    peer: Option<&Peer>,
     via: &HeaderValue,
     is_replaced: impl Fn(&HeaderName) -> bool,
 ) {
@@ -27,39 +28,14 @@ pub(super) fn put_all(
     for (name, value) in received {
         let is_name = |one: &&[u8]| one.eq_ignore_ascii_case(name.as_str().as_bytes());
         let ends = is_hop_by_hop(name.as_str()) || removed.iter().any(is_name);
-        let is_written_below = *name == VIA || forwarded::is_dropped(name, origin);
+        let is_written_below = *name == VIA || forwarded::is_dropped(name, peer);
         if !ends && !is_written_below && !is_replaced(name) {
             put(head, name, value);
         }
     }
-    forwarded::put_all(head, received, host, origin);
+    forwarded::put_all(head, received, host, peer);
     let vias = received.get_all(VIA).chain([via]);
-    put_line(head, &VIA, vias.map(HeaderValue::as_bytes));
-}
-
-/// Writes one line of a head.
-pub(super) fn put(head: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
-    put_line(head, name, [value.as_bytes()]);
-}
-
-/// A line of several elements, or none of none.
-pub(super) fn put_line<'a>(
-    head: &mut BytesMut,
-    name: &HeaderName,
-    elements: impl IntoIterator<Item = &'a [u8]>,
-) {
-    let mut elements = elements.into_iter();
-    let Some(first) = elements.next() else {
-        return;
-    };
-    head.extend_from_slice(name.as_str().as_bytes());
-    head.extend_from_slice(b": ");
-    head.extend_from_slice(first);
-    for element in elements {
-        head.extend_from_slice(b", ");
-        head.extend_from_slice(element);
-    }
-    head.extend_from_slice(b"\r\n");
+    put_list(head, &VIA, vias.map(HeaderValue::as_bytes));
 }
 
 /// Whether a request came by here before: our own name is in its `Via`.
@@ -70,24 +46,10 @@ pub(super) fn is_loop(received: &HeaderMap, via: &HeaderValue) -> bool {
     vias.any(|list| words(list.as_bytes()).any(|word| Some(word) == us))
 }
 
-/// What a head says that was written here.
-#[cfg(test)]
-pub(super) fn parsed(head: &[u8]) -> HeaderMap {
-    let head = [head, b"\r\n"].concat();
-    let mut lines = [httparse::EMPTY_HEADER; 100];
-    let parsed = httparse::parse_headers(&head, &mut lines).unwrap();
-    let (_, lines) = parsed.unwrap();
-    let mut headers = HeaderMap::new();
-    for line in lines {
-        let value = HeaderValue::from_bytes(line.value).unwrap();
-        headers.append(line.name.parse().unwrap(), value);
-    }
-    headers
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::fields;
     use actix_web::http::header::HOST;
 
     const VIA_US: &str = "1.1 gateway-1a2b";
@@ -102,12 +64,12 @@ mod tests {
     }
 
     fn sent(lines: &[(&str, &str)]) -> HeaderMap {
-        let origin = Origin::new([192, 0, 2, 7].into(), &[].into());
+        let peer = Peer::new([192, 0, 2, 7].into(), &[].into());
         let (mut head, via) = (BytesMut::new(), HeaderValue::from_static(VIA_US));
         let received = received(lines);
         let host = received.get(HOST).map(HeaderValue::as_bytes);
-        put_all(&mut head, &received, host, Some(&origin), &via, |_| false);
-        parsed(&head)
+        put_all(&mut head, &received, host, Some(&peer), &via, |_| false);
+        fields::parse(&head)
     }
 
     fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a [u8]> {

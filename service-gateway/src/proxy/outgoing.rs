@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use discovery::Endpoint;
 use upstream::{Request, RequestBody, RequestInfo};
 
+use super::fields;
 use super::forwarded;
 use super::headers;
 use super::target;
@@ -56,18 +57,18 @@ impl Outgoing<'_> {
         }
         // HTTP/1.1 requires a Host, HTTP/1.0 does not.
         let host = target::host(self.request);
-        headers::put_line(
+        fields::put_list(
             &mut head,
             &HOST,
             [host.unwrap_or(node.authority().as_bytes())],
         );
-        let origin = self.client.origin.as_ref();
+        let peer = self.client.peer.as_ref();
         let is_replaced = |name: &HeaderName| {
             let is_written = *name == HOST || (body.is_chunked() && *name == CONTENT_LENGTH);
             is_written || self.ids.replace(name)
         };
-        headers::put_all(&mut head, received, host, origin, via, is_replaced);
-        forwarded::put_prefix(&mut head, received, origin, self.prefix());
+        headers::put_all(&mut head, received, host, peer, via, is_replaced);
+        forwarded::put_prefix(&mut head, received, peer, self.prefix());
         self.ids.put(&mut head);
         if self.upgrade {
             head.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");

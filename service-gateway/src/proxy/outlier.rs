@@ -29,8 +29,6 @@ use std::time::Duration;
 
 use discovery::{Ejection, InFlight};
 
-use super::attempt::Failure;
-
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
@@ -49,7 +47,7 @@ pub(super) enum End {
     },
 }
 
-/// The kind of a [`Failure`], without its details.
+/// The kind of a [`Failure`](super::attempt::Failure), without its details.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FailureKind {
     NotConnected,
@@ -91,19 +89,6 @@ impl End {
                 by_error: false,
             } if waited >= winner_took * 2 => Report::Timeout,
             Self::Deadline { .. } | Self::Overtaken { .. } => Report::Nothing,
-        }
-    }
-}
-
-impl From<&Failure> for FailureKind {
-    fn from(failure: &Failure) -> Self {
-        match failure {
-            Failure::NotConnected(_) => Self::NotConnected,
-            Failure::ConnectTimeout(_) => Self::ConnectTimeout,
-            Failure::Local(_) => Self::Local,
-            Failure::NoAnswer(_) => Self::NoAnswer,
-            Failure::Stale(_) => Self::Stale,
-            Failure::Unclear(_) => Self::Unclear,
         }
     }
 }

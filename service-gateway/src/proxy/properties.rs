@@ -9,8 +9,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{forwarded, headers, target, trace};
-use crate::peer::Origin;
+use super::{fields, headers, target, trace};
+use crate::peer::{Peer, client_address};
+use crate::request_id;
 
 const VIA: &str = "1.1 gateway-1a2b";
 
@@ -101,12 +102,12 @@ fn values<'a>(lines: &'a [(&str, Vec<u8>)], name: &str) -> Vec<&'a [u8]> {
     of_name.map(|(_, value)| value.as_slice()).collect()
 }
 
-fn sent(received: &HeaderMap, origin: Option<&Origin>) -> HeaderMap {
+fn sent(received: &HeaderMap, peer: Option<&Peer>) -> HeaderMap {
     let mut head = BytesMut::new();
     let via = HeaderValue::from_static(VIA);
     let host = received.get(header::HOST).map(HeaderValue::as_bytes);
-    headers::put_all(&mut head, received, host, origin, &via, |_| false);
-    headers::parsed(&head)
+    headers::put_all(&mut head, received, host, peer, &via, |_| false);
+    fields::parse(&head)
 }
 
 proptest! {
@@ -129,7 +130,7 @@ proptest! {
         prop_assert!(!trace::is_traceparent(&bytes));
         let visible = bytes.iter().all(|byte| (0x21..0x7f).contains(byte));
         let fits = !bytes.is_empty() && bytes.len() <= 128;
-        prop_assert_eq!(trace::is_request_id(&bytes), visible && fits);
+        prop_assert_eq!(request_id::is_valid(&bytes), visible && fits);
     }
 
     #[test]
@@ -138,8 +139,8 @@ proptest! {
         for (name, value) in &lines {
             received.append(name.parse().unwrap(), HeaderValue::from_bytes(value).unwrap());
         }
-        let origin = Origin::new([192, 0, 2, 7].into(), &[].into());
-        let sent = sent(&received, Some(&origin));
+        let peer = Peer::new([192, 0, 2, 7].into(), &[].into());
+        let sent = sent(&received, Some(&peer));
         let nominated = nominated(&lines);
         for name in HOP_BY_HOP.iter().chain(&RELIED_ON).chain(&OTHERS) {
             let values = values(&lines, name);
@@ -159,8 +160,8 @@ proptest! {
         for (name, value) in &lines {
             received.append(name.parse().unwrap(), HeaderValue::from_bytes(value).unwrap());
         }
-        let origin = Origin::new([192, 0, 2, 7].into(), &[].into());
-        let sent = sent(&received, Some(&origin));
+        let peer = Peer::new([192, 0, 2, 7].into(), &[].into());
+        let sent = sent(&received, Some(&peer));
         let host = received.get("host").map(HeaderValue::as_bytes);
         for name in DESCRIBING {
             let sent: Vec<_> = sent.get_all(name).map(HeaderValue::as_bytes).collect();
@@ -191,8 +192,8 @@ proptest! {
             received.append("x-forwarded-for".parse().unwrap(), value);
         }
         let network: discovery::Network = "10.0.0.0/8".parse().unwrap();
-        let peer = [10, 0, 0, 1].into();
-        let client = forwarded::client_address(&received, peer, &[network]);
+        let address = [10, 0, 0, 1].into();
+        let client = client_address(&received, address, &[network]);
         let elements = lines.concat();
         let mut behind = elements.iter().rev().filter(|e| !e.trim().is_empty());
         let first = behind.find(|element| **element != "10.0.0.2");
@@ -204,8 +205,8 @@ proptest! {
             _ => network.contains(client),
         };
         prop_assert!(expected, "{client} of {lines:?}");
-        let origin = Origin::new(peer, &[network].into());
-        let sent = sent(&received, Some(&origin));
+        let peer = Peer::new(address, &[network].into());
+        let sent = sent(&received, Some(&peer));
         let described: Vec<_> = sent.get_all("x-forwarded-for").collect();
         prop_assert!(described.len() == 1 && described[0].as_bytes().ends_with(b"10.0.0.1"));
     }

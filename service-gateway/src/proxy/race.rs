@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use upstream::{Connection, ResponseBody, ResponseHead, is_address_unavailable};
 
 use super::attempt::{Attempt, Failure, Sent, StageEnd};
+use super::destination::Destination;
+use super::gateway::Worker;
 use super::outgoing::Outgoing;
 use super::outlier::End;
 use super::upload::ClientBody;
-use super::{Destination, Worker};
 use crate::error::{Reason, Refusal};
 use crate::metrics::Step;
 
@@ -304,7 +305,7 @@ impl<'a> Race<'a> {
     fn connect_beside(&mut self) {
         self.connect_beside_at = None;
         let connecting = self.running.iter().filter(|a| a.is_connecting());
-        connecting.for_each(|a| self.worker.gateway.suspects.report(&a.endpoint));
+        connecting.for_each(|a| self.worker.gateway.health_checks.report(&a.endpoint));
         // Without another node, nothing is taken from the budget.
         if let Ok(endpoint) = self.choose()
             && self.may_try_more()
@@ -317,8 +318,8 @@ impl<'a> Race<'a> {
     fn choose(&self) -> Result<InFlight, Error> {
         let resolver = &self.destination.resolver;
         let request = self.outgoing.request;
-        let origin = self.outgoing.client.origin.as_ref();
-        let client = origin.map(|origin| origin.client(request.headers()));
+        let peer = self.outgoing.client.peer.as_ref();
+        let client = peer.map(|peer| peer.client(request.headers()));
         let key = client.as_ref().map(|client| &client.key[..]);
         if self.attempts == 0 {
             let kind = match self.may_hedge {
@@ -346,7 +347,7 @@ impl<'a> Race<'a> {
     /// could answer.
     fn replace(&mut self, failed: &InFlight, failure: Failure) -> Result<(), Refusal> {
         log::debug!(instance:% = failed.address, error = failure.detail(); "attempt failed");
-        let report = End::Failed((&failure).into()).report(self.body.is_awaited());
+        let report = End::Failed(failure.kind()).report(self.body.is_awaited());
         report.tell(failed);
         if matches!(failure, Failure::Stale(_)) {
             self.met_stale = true;
@@ -382,7 +383,7 @@ impl<'a> Race<'a> {
         self.patience = now + gateway.hedge_after;
         self.tried
             .iter()
-            .for_each(|silent| gateway.suspects.report(silent));
+            .for_each(|silent| gateway.health_checks.report(silent));
         if self.may_help(now) && self.may_try_more() && self.begin().is_ok() {
             self.is_hedged = true;
             self.worker.tally.count(Step::Hedge);

@@ -8,13 +8,10 @@
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::BytesMut;
 
-use super::headers;
+use super::fields;
+use crate::request_id::{self, REQUEST_ID};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The longest `x-request-id` that is taken over from a client.
-const LONGEST: usize = 128;
 
 /// The id of one request, the same for each attempt.
 #[derive(Debug)]
@@ -25,9 +22,9 @@ pub(crate) struct Ids {
 
 impl Ids {
     pub(super) fn of(received: &HeaderMap) -> Self {
-        let is_sent = sound(received, &REQUEST_ID, is_request_id).is_some();
+        let is_sent = sound(received, &REQUEST_ID, request_id::is_valid).is_some();
         Self {
-            request_id: (!is_sent).then(new_request_id),
+            request_id: (!is_sent).then(request_id::generate),
         }
     }
 
@@ -39,12 +36,12 @@ impl Ids {
     /// Writes the id if it was made.
     pub(super) fn put(&self, head: &mut BytesMut) {
         if let Some(id) = &self.request_id {
-            headers::put(head, &REQUEST_ID, id);
+            fields::put(head, &REQUEST_ID, id);
         }
     }
 
-    /// Tells the client under which id its request will be found.
-    pub(super) fn tell_client(&self, received: &HeaderMap, headers: &mut HeaderMap) {
+    /// Sets the field of the response with the id.
+    pub(super) fn set_response_field(&self, received: &HeaderMap, headers: &mut HeaderMap) {
         let id = self
             .request_id
             .as_ref()
@@ -103,29 +100,6 @@ pub(super) fn is_traceparent(value: &[u8]) -> bool {
     ends_well && is_id(trace) && is_id(parent) && flags.is_some()
 }
 
-/// Whether a client's id may go into logs and headers.
-pub(super) fn is_request_id(value: &[u8]) -> bool {
-    (1..=LONGEST).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic)
-}
-
-pub(crate) fn new_request_id() -> HeaderValue {
-    let mut text = [0; 32];
-    write_hex(fastrand::u128(..), &mut text);
-    ascii(&text)
-}
-
-fn ascii(text: &[u8]) -> HeaderValue {
-    HeaderValue::from_bytes(text).expect("hexadecimal digits and hyphens are ASCII")
-}
-
-/// By hand: `format!` would cost several times as much, with every request.
-fn write_hex(mut number: u128, digits: &mut [u8]) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
-        number >>= 4;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,11 +119,11 @@ mod tests {
         let received = received(lines);
         let (ids, mut head) = (Ids::of(&received), BytesMut::new());
         let via = HeaderValue::from_static("1.1 gateway");
-        headers::put_all(&mut head, &received, None, None, &via, |name| {
+        crate::proxy::headers::put_all(&mut head, &received, None, None, &via, |name| {
             ids.replace(name)
         });
         ids.put(&mut head);
-        headers::parsed(&head)
+        fields::parse(&head)
     }
 
     #[test]
@@ -210,7 +184,7 @@ mod tests {
         ] {
             let headers = told(&[("x-request-id", id)]);
             assert_eq!(headers.get("x-request-id").unwrap() == id, kept, "{id}");
-            assert!(is_request_id(
+            assert!(request_id::is_valid(
                 headers.get("x-request-id").unwrap().as_bytes()
             ));
         }
@@ -231,10 +205,10 @@ mod tests {
             let received = received(lines);
             let ids = Ids::of(&received);
             let mut answer = HeaderMap::new();
-            ids.tell_client(&received, &mut answer);
+            ids.set_response_field(&received, &mut answer);
             let id = ids.request_id(&received);
             assert_eq!(answer.get("x-request-id").unwrap(), id);
-            assert!(is_request_id(id.as_bytes()));
+            assert!(request_id::is_valid(id.as_bytes()));
         }
     }
 
@@ -253,7 +227,7 @@ mod tests {
         for _ in 0..ROUNDS {
             let ids = Ids::of(std::hint::black_box(&received));
             ids.put(&mut node);
-            ids.tell_client(&received, &mut client);
+            ids.set_response_field(&received, &mut client);
             node.clear();
             client.clear();
         }

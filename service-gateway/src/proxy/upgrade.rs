@@ -10,7 +10,7 @@ use actix_web::dev::Payload;
 use actix_web::http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
-use actix_web::http::{ConnectionType, Method, StatusCode, Version};
+use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use discovery::InFlight;
@@ -19,18 +19,14 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use upstream::UpgradedStream;
 use upstream::fields::connection_options;
 
-use super::answer::{respond, with_head};
+use super::answer::with_head;
 use super::download::Idle;
-use super::outgoing::Outgoing;
-use super::race::Race;
-use super::upload::ClientBody;
-use super::{Destination, Way, Worker};
+use super::race::Answer;
 use crate::client::Exchange;
 use crate::error::{Reason, Refusal};
 
@@ -58,7 +54,7 @@ pub(super) fn is_mentioned(request: &HttpRequest) -> bool {
 /// such a request on its connection would then be read differently by the two.
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.8
-pub(super) fn is_asked_for(request: &HttpRequest) -> Result<bool, Refusal> {
+pub(super) fn is_requested(request: &HttpRequest) -> Result<bool, Refusal> {
     let headers = request.headers();
     if !is_mentioned(request) || !lists_upgrade(headers) {
         return Ok(false);
@@ -83,38 +79,16 @@ fn lists_upgrade(headers: &HeaderMap) -> bool {
     listed.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
-/// Proxies such a request. A node that does not agree answers as to any other.
-pub(super) async fn forward(
-    worker: &Worker,
-    request: &HttpRequest,
+/// Responds with the node's `101`. Its body is the upgraded connection.
+///
+/// # Errors
+/// If the node has not received the whole request.
+pub(super) fn respond(
+    answer: Answer,
     payload: Payload,
-    destination: &Destination<'_>,
     exchange: Exchange,
-    way: &mut Way,
+    leaving: CancellationToken,
 ) -> Result<HttpResponse, Refusal> {
-    let deadline = Instant::now() + worker.gateway.timeout;
-    let body = ClientBody::empty();
-    let outgoing = Outgoing {
-        request,
-        client: &exchange.client,
-        target: destination.target,
-        upgrade: true,
-        ids: &way.ids,
-    };
-    let answer = Race::new(worker, destination, outgoing, &body, deadline)
-        .run()
-        .await?;
-    let metrics = &worker.gateway.metrics;
-    metrics.came_from(&mut way.served, answer.endpoint.version());
-    if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(respond(
-            request,
-            answer,
-            body,
-            worker.gateway.idle_timeout,
-            exchange,
-        ));
-    }
     let attempts = answer.attempts;
     let Some(upgraded) = answer.body.into_upgraded() else {
         let refusal = Reason::BadUpstream.because("no upgraded connection");
@@ -124,13 +98,7 @@ pub(super) async fn forward(
         });
     };
     let served_by = answer.endpoint.clone();
-    let tunnel = Tunnel::new(
-        upgraded,
-        payload,
-        answer.endpoint,
-        exchange,
-        worker.gateway.leaving.clone(),
-    );
+    let tunnel = Tunnel::new(upgraded, payload, answer.endpoint, exchange, leaving);
     let mut response = with_head(answer.head, &served_by, attempts, BoxBody::new(tunnel));
     response
         .headers_mut()
