@@ -1,7 +1,7 @@
 //! Clients' connections: how many there are, how many requests are in flight, and their limits.
 //!
 //! The connections themselves are those of the crate [`http1`]. What a request's body may take is limited
-//! there; how large it may be, in `proxy/intake.rs`.
+//! there; how large it may be, in `proxy/payload.rs`.
 
 use std::cell::RefCell;
 use std::rc::Rc;

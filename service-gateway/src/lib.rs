@@ -6,12 +6,12 @@
 //!   `client.rs` counts and limits the connections, `peer.rs` has the address of a client.
 //! - `proxy.rs` handles a request. `route.rs` finds its service, `proxy/destination.rs` applies its tags, and
 //!   [`discovery`] selects a node.
-//! - `proxy/race.rs` decides on retries and hedges, in one table; `proxy/budget.rs` limits them.
-//! - `proxy/outgoing.rs` writes the request's head: `proxy/target.rs` its target, `proxy/headers.rs` and
+//! - `proxy/attempts.rs` decides on retries and hedges, in one table; `proxy/budget.rs` limits them.
+//! - `proxy/upstream_request.rs` writes the request's head: `proxy/target.rs` its target, `proxy/headers.rs` and
 //!   `proxy/forwarded.rs` its fields, `proxy/trace.rs` its ids.
 //! - `proxy/attempt.rs` sends it over a connection of the crate [`upstream`], and `proxy/outlier.rs` reports
 //!   the outcome to [`discovery`].
-//! - `proxy/answer.rs` has the response; `proxy/intake.rs`, `proxy/upload.rs` and `proxy/download.rs` stream
+//! - `proxy/response.rs` has the response; `proxy/payload.rs`, `proxy/request_body.rs` and `proxy/response_body.rs` stream
 //!   the bodies, `proxy/upgrade.rs` what follows a switch to WebSocket.
 //! - `error.rs` has the responses of the gateway itself, `head_refusal.rs` those to malformed heads.
 //!   `access_log.rs` writes an entry for each request, if configured.

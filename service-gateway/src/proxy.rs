@@ -15,36 +15,36 @@ use crate::client::{Client, Exchange};
 use crate::error::{ATTEMPTS, Reason, Refusal};
 use crate::metrics::{Metrics, Served};
 
-mod answer;
 mod attempt;
+mod attempts;
 mod budget;
 mod destination;
-mod download;
 mod fields;
 mod forwarded;
 mod gateway;
 mod headers;
-mod intake;
 mod latency;
-mod outgoing;
 mod outlier;
+mod payload;
 #[cfg(test)]
 mod properties;
-mod race;
+mod request_body;
+mod response;
+mod response_body;
 mod target;
 mod trace;
 mod upgrade;
-mod upload;
+mod upstream_request;
 
-use answer::{SERVED_BY, SERVED_VERSION, respond};
+use attempts::{Race, is_idempotent};
 use destination::Destination;
 pub(crate) use forwarded::is_forwarded;
 pub(crate) use gateway::{Gateway, Worker};
-use intake::{Cut, Intake};
-use outgoing::Outgoing;
-use race::{Race, is_idempotent};
+use payload::{Cut, Intake};
+use request_body::ClientBody;
+use response::{SERVED_BY, SERVED_VERSION, respond};
 use trace::Ids;
-use upload::ClientBody;
+use upstream_request::Outgoing;
 
 /// The state of a request that the metrics and the access log need after the response.
 struct RequestContext {

@@ -24,9 +24,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use upstream::UpgradedStream;
 use upstream::fields::connection_options;
 
-use super::answer::with_head;
-use super::download::Idle;
-use super::race::Answer;
+use super::attempts::Answer;
+use super::response::with_head;
+use super::response_body::Idle;
 use crate::client::Exchange;
 use crate::error::{Reason, Refusal};
 

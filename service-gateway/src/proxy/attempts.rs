@@ -13,9 +13,9 @@ use upstream::{Connection, ResponseBody, ResponseHead, is_address_unavailable};
 use super::attempt::{Attempt, Failure, Sent, StageEnd};
 use super::destination::Destination;
 use super::gateway::Worker;
-use super::outgoing::Outgoing;
 use super::outlier::End;
-use super::upload::ClientBody;
+use super::request_body::ClientBody;
+use super::upstream_request::Outgoing;
 use crate::error::{Reason, Refusal};
 use crate::metrics::Step;
 

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use upstream::{BodySource, RequestBody};
 
-use super::intake::{Cut, Intake};
+use super::payload::{Cut, Intake};
 use crate::error::Refusal;
 
 /// The largest body held so that it can be sent again.

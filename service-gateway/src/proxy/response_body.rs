@@ -8,7 +8,7 @@ use discovery::InFlight;
 use tokio::time::Instant;
 use upstream::ResponseBody;
 
-use super::upload::ClientBody;
+use super::request_body::ClientBody;
 use crate::client::{Client, Exchange};
 
 /// A node's body on its way to the client. It carries on the request's body too, which may outlast

@@ -10,9 +10,9 @@ use discovery::Endpoint;
 use http1::ReasonPhrase;
 use upstream::ResponseHead;
 
-use super::download::{Download, Idle};
-use super::race::Answer;
-use super::upload::ClientBody;
+use super::attempts::Answer;
+use super::request_body::ClientBody;
+use super::response_body::{Download, Idle};
 use crate::client::Exchange;
 use crate::error::ATTEMPTS;
 
