@@ -36,15 +36,15 @@ mod trace;
 mod upgrade;
 mod upstream_request;
 
-use attempts::{Race, is_idempotent};
+use attempts::{Attempts, is_idempotent};
 use destination::Destination;
 pub(crate) use forwarded::is_forwarded;
 pub(crate) use gateway::{Gateway, Worker};
-use payload::{Cut, Intake};
+use payload::{BodyError, LimitedPayload};
 use request_body::ClientBody;
 use response::{SERVED_BY, SERVED_VERSION, respond};
 use trace::Ids;
-use upstream_request::Outgoing;
+use upstream_request::UpstreamRequest;
 
 /// The state of a request that the metrics and the access log need after the response.
 struct RequestContext {
@@ -162,29 +162,28 @@ async fn forward(
             let endpoint = destination.resolver.resolve(None);
             endpoint.map_err(|error| Reason::NoInstance.because(error))?;
         }
-        let intake = Intake::new(payload, gateway.max_body);
-        (take_body(request, intake, gateway).await?, None)
+        let payload = LimitedPayload::new(payload, gateway.max_body);
+        (receive_body(request, payload, gateway).await?, None)
     };
     let deadline = Instant::now() + gateway.timeout;
-    let outgoing = Outgoing {
-        request,
+    let upstream_request = UpstreamRequest {
+        received: request,
         client: &exchange.client,
         target: destination.target,
-        upgrade: upgrade.is_some(),
+        is_upgrade: upgrade.is_some(),
         ids: &context.ids,
     };
-    let answer = Race::new(worker, &destination, outgoing, &body, deadline)
-        .run()
-        .await?;
-    let version = answer.endpoint.version();
+    let attempts = Attempts::new(worker, &destination, upstream_request, &body, deadline);
+    let response = attempts.run().await?;
+    let version = response.endpoint.version();
     gateway.metrics.came_from(&mut context.served, version);
     match upgrade {
-        Some(payload) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
-            upgrade::respond(answer, payload, exchange, gateway.leaving.clone())
+        Some(payload) if response.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+            upgrade::respond(response, payload, exchange, gateway.leaving.clone())
         }
         _ => Ok(respond(
             request,
-            answer,
+            response,
             body,
             gateway.idle_timeout,
             exchange,
@@ -192,18 +191,18 @@ async fn forward(
     }
 }
 
-async fn take_body(
+async fn receive_body(
     request: &HttpRequest,
-    intake: Intake,
+    payload: LimitedPayload,
     gateway: &Gateway,
 ) -> Result<ClientBody, Refusal> {
     let length = request.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length| length > gateway.max_body) {
-        return Err(Cut::TooLarge.refusal());
+        return Err(BodyError::TooLarge.refusal());
     }
     // Only a body that may be sent again is held.
     let memory = is_idempotent(request.method()).then_some(&gateway.held_bodies);
-    let body = ClientBody::take(intake, length, memory);
-    body.await.map_err(|cut| cut.refusal())
+    let body = ClientBody::receive(payload, length, memory);
+    body.await.map_err(|error| error.refusal())
 }

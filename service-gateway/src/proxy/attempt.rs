@@ -18,22 +18,22 @@ use upstream::{
 use super::outlier::{End, FailureKind};
 use crate::error::Reason;
 
-/// How an attempt failed.
+/// The failure of an attempt.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// No connection was made, so nothing was sent.
+    /// There is no connection, so that nothing was sent.
     NotConnected(io::Error),
-    /// No connection was made in time, so nothing was sent.
+    /// There is no connection in time, so that nothing was sent.
     ConnectTimeout(io::Error),
-    /// No connection was made for a reason of this host: that says nothing about the node.
+    /// There is no connection for a reason of this host. Not counted as a failure of the node.
     Local(io::Error),
-    /// The request was sent, or part of it, and no answer came, or one that makes no sense.
-    NoAnswer(Box<dyn Error>),
-    /// Nothing came over a connection that was kept from an earlier request. Its node may have closed it
-    /// just when this one was sent: that is nobody's fault, and says nothing about the node.
-    Stale(io::Error),
-    /// An answer came that others could read in another way.
-    Unclear(&'static str),
+    /// The request was sent, or part of it, and there is no valid response.
+    NoResponse(Box<dyn Error>),
+    /// A pooled connection was closed before a byte of the response. Its node may have closed it while this
+    /// request was sent. Not counted as a failure of the node.
+    ClosedBeforeReuse(io::Error),
+    /// Another parser could find a different end of the response.
+    AmbiguousFraming(&'static str),
 }
 
 impl Failure {
@@ -51,7 +51,9 @@ impl Failure {
         match self {
             Self::NotConnected(_) | Self::ConnectTimeout(_) => Reason::ConnectFailed,
             Self::Local(_) => Reason::Overloaded,
-            Self::NoAnswer(_) | Self::Stale(_) | Self::Unclear(_) => Reason::BadUpstream,
+            Self::NoResponse(_) | Self::ClosedBeforeReuse(_) | Self::AmbiguousFraming(_) => {
+                Reason::BadUpstream
+            }
         }
     }
 
@@ -61,21 +63,21 @@ impl Failure {
             Self::NotConnected(_) => FailureKind::NotConnected,
             Self::ConnectTimeout(_) => FailureKind::ConnectTimeout,
             Self::Local(_) => FailureKind::Local,
-            Self::NoAnswer(_) => FailureKind::NoAnswer,
-            Self::Stale(_) => FailureKind::Stale,
-            Self::Unclear(_) => FailureKind::Unclear,
+            Self::NoResponse(_) => FailureKind::NoResponse,
+            Self::ClosedBeforeReuse(_) => FailureKind::ClosedBeforeReuse,
+            Self::AmbiguousFraming(_) => FailureKind::AmbiguousFraming,
         }
     }
 
-    /// What happened.
+    /// Returns the description of the failure, for the log and the client.
     pub(super) fn detail(&self) -> String {
         match self {
             Self::NotConnected(error) | Self::ConnectTimeout(error) | Self::Local(error) => {
                 format!("no connection: {error}")
             }
-            Self::NoAnswer(error) => format!("no answer: {error}"),
-            Self::Stale(error) => format!("no answer: {error}"),
-            Self::Unclear(detail) => (*detail).to_owned(),
+            Self::NoResponse(error) => format!("no answer: {error}"),
+            Self::ClosedBeforeReuse(error) => format!("no answer: {error}"),
+            Self::AmbiguousFraming(detail) => (*detail).to_owned(),
         }
     }
 }
@@ -94,12 +96,12 @@ enum Stage<'a> {
     Sending(LocalBoxFuture<'a, Sent>),
 }
 
-/// A connection that is being made. It needs no request.
+/// A connection that is being opened. It needs no request.
 type Connecting = LocalBoxFuture<'static, Result<Connection, Failure>>;
 
 /// The end of a stage.
 pub(super) enum StageEnd {
-    /// There is a connection, and nothing was sent over it.
+    /// There is a connection, over which nothing was sent.
     Connected(Connection),
     Sent(Sent),
 }
@@ -114,15 +116,15 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Sends the request over a connection, which may have been kept from an earlier request.
+    /// Sends the request over a connection. `is_reused` is whether it was pooled.
     pub(super) fn send(
         endpoint: InFlight,
         began: Instant,
         pool: &'a Rc<Pool>,
-        (connection, is_kept): (Connection, bool),
+        (connection, is_reused): (Connection, bool),
         request: Request,
     ) -> Self {
-        let response = send(pool, endpoint.address, connection, is_kept, request);
+        let response = send(pool, endpoint.address, connection, is_reused, request);
         Self {
             endpoint,
             began,
@@ -144,8 +146,8 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    /// Gives the attempt up if it has no connection yet: the request goes over another one. Connecting goes
-    /// on, for a later request, and for the report when no connection is made.
+    /// Gives up an attempt without a connection, as the request is sent over another one. It continues to
+    /// connect, for a later request and for the report if it fails.
     pub(super) fn leave_connecting(self, pool: &Rc<Pool>) {
         let Stage::Connecting(connection) = self.stage else {
             return;
@@ -154,7 +156,7 @@ impl<'a> Attempt<'a> {
         spawn(async move {
             match connection.await {
                 Ok(connection) => pool.put(endpoint.address, connection),
-                Err(failure) => End::Failed(failure.kind()).report(false).tell(&endpoint),
+                Err(failure) => End::Failed(failure.kind()).report(false).record(&endpoint),
             }
         });
     }
@@ -165,14 +167,15 @@ async fn connect(pool: Rc<Pool>, node: SocketAddr) -> Result<Connection, Failure
     connection.map_err(Failure::of_connecting)
 }
 
-/// Sends a request and waits for the head of the answer.
+/// Sends a request and waits for the head of the response.
 ///
-/// A kept connection that ends before anything was sent costs nothing: the request takes the next.
+/// If a pooled connection turns out to be closed before anything was sent, the request is sent over the next
+/// one. This is not another attempt.
 async fn send(
     pool: &Rc<Pool>,
     node: SocketAddr,
     mut connection: Connection,
-    mut is_kept: bool,
+    mut is_reused: bool,
     mut request: Request,
 ) -> Sent {
     loop {
@@ -181,19 +184,21 @@ async fn send(
                 let body = ResponseBody::new(connection, framing, head.closes, node, pool.clone());
                 return Ok((head, body));
             }
-            Err(SendError::Unsent(unsent, _)) if is_kept => unsent,
-            Err(SendError::NoResponse(error)) if is_kept => return Err(Failure::Stale(error)),
+            Err(SendError::Unsent(unsent, _)) if is_reused => unsent,
+            Err(SendError::NoResponse(error)) if is_reused => {
+                return Err(Failure::ClosedBeforeReuse(error));
+            }
             Err(SendError::Unsent(_, error) | SendError::NoResponse(error)) => {
-                return Err(Failure::NoAnswer(error.into()));
+                return Err(Failure::NoResponse(error.into()));
             }
             Err(SendError::InvalidResponse(ParseError::Malformed(error))) => {
-                return Err(Failure::NoAnswer(error));
+                return Err(Failure::NoResponse(error));
             }
             Err(SendError::InvalidResponse(ParseError::AmbiguousFraming(fault))) => {
-                return Err(Failure::Unclear(fault)); // and its connection is closed
+                return Err(Failure::AmbiguousFraming(fault)); // and its connection is closed
             }
         };
-        (connection, is_kept) = match pool.take(node) {
+        (connection, is_reused) = match pool.take(node) {
             Some(connection) => (connection, true),
             None => (connect(pool.clone(), node).await?, false),
         };
@@ -217,20 +222,20 @@ mod tests {
     use tokio::time::timeout;
     use upstream::{RequestBody, RequestInfo};
 
-    /// Who waits that long waits in vain.
-    const LIMIT: Duration = Duration::from_secs(20);
+    /// The time after which a test fails.
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     /// Sends a request as the first attempt does.
     async fn attempt(pool: &Rc<Pool>, node: SocketAddr) -> Sent {
-        let (connection, is_kept) = match pool.take(node) {
+        let (connection, is_reused) = match pool.take(node) {
             Some(connection) => (connection, true),
             None => (connect(pool.clone(), node).await?, false),
         };
-        send(pool, node, connection, is_kept, request()).await
+        send(pool, node, connection, is_reused, request()).await
     }
 
     fn unlimited_pool() -> Rc<Pool> {
-        Pool::new(LIMIT, Arc::new(Semaphore::new(1 << 10)))
+        Pool::new(TIMEOUT, Arc::new(Semaphore::new(1 << 10)))
     }
 
     fn request() -> Request {
@@ -241,9 +246,9 @@ mod tests {
         }
     }
 
-    /// Its end has come before the connection can be seen to be there.
+    /// The end is received before the connection is reported as open.
     #[actix_web::test]
-    async fn a_new_connection_that_ends_at_once_is_not_tried_again() {
+    async fn a_closed_new_connection_is_not_retried() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (node, accepted) = (
             listener.local_addr().unwrap(),
@@ -267,24 +272,24 @@ mod tests {
             }
             sent
         });
-        let sent = timeout(LIMIT, sent).await.unwrap();
-        assert!(matches!(sent, Err(Failure::NoAnswer(_))));
+        let sent = timeout(TIMEOUT, sent).await.unwrap();
+        assert!(matches!(sent, Err(Failure::NoResponse(_))));
         assert_eq!(accepted.load(Ordering::Relaxed), 1);
     }
 
     #[actix_web::test]
-    async fn a_host_without_descriptors_is_no_failure_of_the_node() {
+    async fn missing_descriptors_are_a_local_failure() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let pool = Pool::new(LIMIT, Arc::new(Semaphore::new(0)));
+        let pool = Pool::new(TIMEOUT, Arc::new(Semaphore::new(0)));
         let sent = attempt(&pool, listener.local_addr().unwrap()).await;
         let failure = sent.err().unwrap();
         assert!(matches!(failure, Failure::Local(_)));
         assert_eq!(failure.reason(), Reason::Overloaded);
     }
 
-    /// The connection's end is there, and Tokio has not told of it yet: nothing can be sent.
+    /// The end has been received, and Tokio has not reported it: nothing can be sent.
     #[actix_web::test]
-    async fn a_kept_connection_that_ended_before_anything_was_sent_costs_nothing() {
+    async fn a_closed_pooled_connection_is_replaced() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (node, pool) = (listener.local_addr().unwrap(), unlimited_pool());
         pool.put(node, pool.connect(node).await.unwrap());
@@ -292,14 +297,14 @@ mod tests {
         ended.set_zero_linger().unwrap();
         drop(ended);
 
-        let answering = async {
+        let responding = async {
             let (mut peer, _) = listener.accept().await.unwrap();
             peer.read_u8().await.unwrap();
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-            peer.write_all(answer).await.unwrap();
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            peer.write_all(response).await.unwrap();
         };
-        let sent = join(attempt(&pool, node), answering);
-        let (answer, ()) = timeout(LIMIT, sent).await.unwrap();
-        assert_eq!(answer.unwrap().0.status, 200);
+        let sent = join(attempt(&pool, node), responding);
+        let (response, ()) = timeout(TIMEOUT, sent).await.unwrap();
+        assert_eq!(response.unwrap().0.status, 200);
     }
 }

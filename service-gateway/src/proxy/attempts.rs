@@ -1,4 +1,4 @@
-//! To which nodes a request goes: one after another, or one beside another that keeps silent.
+//! Retries and hedging: the attempts of a request at one node after another, or at two at a time.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,170 +15,172 @@ use super::destination::Destination;
 use super::gateway::Worker;
 use super::outlier::End;
 use super::request_body::ClientBody;
-use super::upstream_request::Outgoing;
+use super::upstream_request::UpstreamRequest;
 use crate::error::{Reason, Refusal};
 use crate::metrics::Step;
 
-/// How long an attempt may have no connection before another node is tried too: the delay that [RFC 8305,
+/// The time without a connection after which an attempt at another node begins: the delay that [RFC 8305,
 /// section 8][1] recommends, or `--hedge-after` if that is less. A lost SYN is sent again after a second.
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc8305#section-8
 const CONNECT_DELAY: Duration = Duration::from_millis(250);
 
-/// An answer, who gave it, and how often the request had been sent by then.
-pub(super) struct Answer {
+/// The response to a request.
+pub(super) struct UpstreamResponse {
     pub(super) head: ResponseHead,
     pub(super) body: ResponseBody,
+    /// The node that sent it.
     pub(super) endpoint: InFlight,
+    /// The number of attempts up to the response.
     pub(super) attempts: usize,
 }
 
-/// A request on its way to as many nodes as the rules allow, until one answers.
+/// The attempts of one request, until one has a response or no other is permitted.
 ///
-/// May it go to another node?
+/// Is another attempt permitted?
 ///
 /// | after | any request | if it may be repeated | if it may be hedged |
 /// |---|---|---|---|
 /// | no descriptor, memory or buffer for a connection on this host | no | no | no |
-/// | no connection, or a kept one that ended before anything was sent | yes | yes | yes |
-/// | no connection for [`CONNECT_DELAY`], and then beside that attempt | yes | yes | yes |
-/// | a connection that broke before the end of the answer's head, or no HTTP | no | yes | yes |
-/// | a kept connection that ended before anything came | no | yes, to any node, over a new connection | the same |
-/// | silence for the hedging delay, and then beside the silent node, not instead of it | no | no | yes, once |
-/// | a 5xx answer of a half-open node that this request was to probe | no | no | yes |
-/// | any other answer, whatever its status | no | no | no |
+/// | no connection, or a pooled one that was closed before anything was sent | yes | yes | yes |
+/// | no connection for [`CONNECT_DELAY`], in parallel with that attempt | yes | yes | yes |
+/// | a connection that broke before the end of the response's head, or no HTTP | no | yes | yes |
+/// | a pooled connection that was closed before a byte of the response | no | yes, at any node, over a new connection | the same |
+/// | no response for the hedging delay, in parallel with that attempt | no | no | yes, once |
+/// | a 5xx response of a half-open node that this request was to probe | no | no | yes |
+/// | any other response, whatever its status | no | no | no |
 ///
-/// It may be repeated if its method is idempotent ([RFC 9110, section 9.2.2][1]) and its body is
-/// still held. It may be hedged if its method is safe too ([section 9.2.1][2]), since both nodes may
-/// execute it, at times that nobody controls, and if it does not ask for WebSocket. The hedging delay is
-/// `--hedge-after`, or more where [responses usually take longer](super::latency) and the silent node is
-/// neither ejected nor probed.
+/// A request may be repeated if its method is idempotent ([RFC 9110, section 9.2.2][1]) and its body is
+/// still held. It may be hedged if its method is also safe ([section 9.2.1][2]), since both nodes may
+/// execute it, in any order, and if it is not an upgrade. The hedging delay is `--hedge-after`, or more where
+/// [responses usually take longer](super::latency) and the node is neither ejected nor probed.
 ///
-/// Of several attempts that connect, the one that has a connection first sends the request, and the others
-/// are given up before it does: connecting sends nothing, so any request may do that, and none is
+/// Of several attempts that connect, the first to have a connection sends the request, and the others are
+/// given up before it does. Connecting sends nothing, so that this is permitted for any request, and none is
 /// executed twice. Their connections are [left to connect](Attempt::leave_connecting).
 ///
-/// It never goes to a node twice, unless a kept connection ended, which is no fault of
-/// the node: others that were kept may end with it, so the next attempt trusts none of them. It is
-/// never sent more often than `--attempts`, and never beyond the
-/// [budget](super::budget::Budget) that all requests to its service share, in which kept connections do
-/// not count: each of them ends only once. Nor does the second attempt of a probe, of which there is one
-/// at a time for each node.
+/// A node is tried once, except after a pooled connection turned out to be closed: that is no fault of the
+/// node, and the next attempt uses a new connection, since other pooled ones may be closed too. The number of
+/// attempts is limited by `--attempts`, and by the [budget](super::budget::Budget) that all requests to a
+/// service share. Closed pooled connections are not charged to the budget: each of them fails only once. Nor
+/// is the second attempt of a probe, of which each node has one at a time.
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
 /// [2]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.1
-pub(super) struct Race<'a> {
+pub(super) struct Attempts<'a> {
     worker: &'a Worker,
     destination: &'a Destination<'a>,
-    outgoing: Outgoing<'a>,
+    request: UpstreamRequest<'a>,
     body: &'a ClientBody,
     may_repeat: bool,
     may_hedge: bool,
     is_hedged: bool,
-    /// When it may have its hedge, `None` if that would come too late.
+    /// The time from which a hedged request may be sent. `None` if its response would come too late.
     hedge_at: Option<Instant>,
-    /// Whether the next attempt is free, since the first one was a probe.
-    is_prepaid: bool,
+    /// Whether the next attempt is not charged to the budget, since the first one was a probe.
+    is_free: bool,
     tried: Vec<Arc<Endpoint>>,
     attempts: usize,
-    met_stale: bool,
+    /// Whether a pooled connection turned out to be closed.
+    avoids_pool: bool,
     running: Vec<Attempt<'a>>,
-    /// When another node is tried beside those that are being connected to. `None` if there are none, or no
-    /// other may be tried.
-    connect_beside_at: Option<Instant>,
-    /// When the latest attempt has been silent for too long, and when all of them have. Both wait
-    /// for a body that is still being sent.
-    patience: Instant,
+    /// The time at which another node is tried in parallel with those that are being connected to. `None` if
+    /// there are none, or no other may be tried.
+    connect_another_at: Option<Instant>,
+    /// The time at which the latest attempt has been without a response for too long: its node gets a health
+    /// check, and the request may be hedged. Extended while the request body is still being forwarded.
+    overdue_at: Instant,
+    /// The time at which all attempts are given up. Extended likewise.
     deadline: Instant,
 }
 
-/// An attempt that has.
-struct Finish {
+/// An attempt that has ended.
+struct Finished {
     endpoint: InFlight,
     began: Instant,
     sent: Sent,
 }
 
-/// What may come before an attempt's end.
-enum Interruption {
-    /// The latest attempt has had no connection for too long.
-    Connecting,
-    /// The latest attempt has been silent for too long.
-    Silence,
-    /// All of them have.
-    Late,
-    /// The client broke its body off, or the limits with it.
-    Cut(Refusal),
+/// An event other than the end of an attempt.
+enum Event {
+    /// The latest attempt has no connection after [`CONNECT_DELAY`].
+    ConnectDelay,
+    /// The latest attempt has no response after `--hedge-after`.
+    Overdue,
+    /// No attempt has a response at the deadline.
+    Deadline,
+    /// The client's body is incomplete or exceeds a limit.
+    BodyError(Refusal),
 }
 
-impl<'a> Race<'a> {
+impl<'a> Attempts<'a> {
     pub(super) fn new(
         worker: &'a Worker,
         destination: &'a Destination<'a>,
-        outgoing: Outgoing<'a>,
+        request: UpstreamRequest<'a>,
         body: &'a ClientBody,
         deadline: Instant,
     ) -> Self {
-        let method = outgoing.request.method();
+        let method = request.received.method();
         let may_repeat = is_idempotent(method) && body.is_held();
-        let may_hedge = may_repeat && is_safe(method) && !outgoing.upgrade;
+        let may_hedge = may_repeat && is_safe(method) && !request.is_upgrade;
         Self {
             worker,
             destination,
-            outgoing,
+            request,
             body,
             may_repeat,
             may_hedge: may_hedge && worker.gateway.attempts > 1,
             is_hedged: false,
             hedge_at: None,
-            is_prepaid: false,
+            is_free: false,
             tried: Vec::with_capacity(1),
             attempts: 0,
-            met_stale: false,
+            avoids_pool: false,
             running: Vec::with_capacity(1),
-            connect_beside_at: None,
-            patience: deadline,
+            connect_another_at: None,
+            overdue_at: deadline,
             deadline,
         }
     }
 
-    /// Sends it until a node answers, or no other may be tried.
-    pub(super) async fn run(mut self) -> Result<Answer, Refusal> {
-        self.destination.budget.earn();
+    /// Sends the request until there is a response, or no other attempt is permitted.
+    pub(super) async fn run(mut self) -> Result<UpstreamResponse, Refusal> {
+        self.destination.budget.deposit();
         self.begin()?;
         loop {
             match poll_fn(|cx| self.poll_next(cx)).await {
-                Ok(Finish {
+                Ok(Finished {
                     endpoint,
                     began,
                     sent: Ok((head, body)),
                 }) => {
                     let is_error = head.status.is_server_error();
                     let report = End::Response { is_error }.report(false);
-                    report.tell(&endpoint);
+                    report.record(&endpoint);
                     if is_error && endpoint.is_probe() && self.replace_probe() {
                         continue;
                     }
-                    self.overtake(began, is_error);
-                    return Ok(Answer {
+                    self.end_others(began, is_error);
+                    return Ok(UpstreamResponse {
                         head,
                         body,
                         endpoint,
                         attempts: self.attempts,
                     });
                 }
-                Ok(Finish {
+                Ok(Finished {
                     endpoint,
                     sent: Err(failure),
                     ..
-                }) => self.replace(&endpoint, failure)?,
-                Err(Interruption::Connecting) => self.connect_beside(),
-                Err(Interruption::Silence) => self.wait_longer(),
-                Err(Interruption::Late) => {
-                    self.give_up();
-                    return Err(self.refusal(Reason::Timeout, "no answer in time"));
+                }) => self.retry(&endpoint, failure)?,
+                Err(Event::ConnectDelay) => self.connect_another(),
+                Err(Event::Overdue) => self.hedge(),
+                Err(Event::Deadline) => {
+                    self.end_all();
+                    return Err(self.refusal(Reason::Timeout, "no response in time"));
                 }
-                Err(Interruption::Cut(refusal)) => {
+                Err(Event::BodyError(refusal)) => {
                     return Err(Refusal {
                         attempts: self.attempts,
                         ..refusal
@@ -188,31 +190,31 @@ impl<'a> Race<'a> {
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finish, Interruption>> {
-        let finish = self.poll_attempts(cx);
-        if let Some(refusal) = self.body.cut() {
-            return Poll::Ready(Err(Interruption::Cut(refusal))); // for which no node is to blame
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Event>> {
+        let finished = self.poll_attempts(cx);
+        if let Some(refusal) = self.body.refusal() {
+            return Poll::Ready(Err(Event::BodyError(refusal))); // not counted as a failure of the node
         }
-        if let Poll::Ready(finish) = finish {
-            return Poll::Ready(finish); // what has come in time is not late
+        if let Poll::Ready(finished) = finished {
+            return Poll::Ready(finished); // before the deadline is checked
         }
         let gateway = &self.worker.gateway;
-        let late = self.put_off(self.deadline, gateway.timeout);
-        let silent = self.put_off(self.patience, gateway.hedge_after);
-        let connecting = self.connect_beside_at.unwrap_or(late);
-        let first = late.min(silent).min(connecting);
-        ready!(self.outgoing.client.poll_over(first, cx));
-        Poll::Ready(Err(if first == late {
-            Interruption::Late
-        } else if first == connecting {
-            Interruption::Connecting
+        let deadline = self.extend(self.deadline, gateway.timeout);
+        let overdue_at = self.extend(self.overdue_at, gateway.hedge_after);
+        let connect_another_at = self.connect_another_at.unwrap_or(deadline);
+        let first = deadline.min(overdue_at).min(connect_another_at);
+        ready!(self.request.client.poll_over(first, cx));
+        Poll::Ready(Err(if first == deadline {
+            Event::Deadline
+        } else if first == connect_another_at {
+            Event::ConnectDelay
         } else {
-            Interruption::Silence
+            Event::Overdue
         }))
     }
 
-    /// Polls the attempts until one ends. One that has a connection now sends the request.
-    fn poll_attempts(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finish, Interruption>> {
+    /// Polls the attempts until one ends. An attempt that has a connection now sends the request.
+    fn poll_attempts(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Event>> {
         let mut number = 0;
         while number < self.running.len() {
             let Poll::Ready(end) = self.running[number].poll(cx) else {
@@ -224,7 +226,7 @@ impl<'a> Race<'a> {
             } = self.running.swap_remove(number);
             match end {
                 StageEnd::Sent(sent) => {
-                    return Poll::Ready(Ok(Finish {
+                    return Poll::Ready(Ok(Finished {
                         endpoint,
                         began,
                         sent,
@@ -232,7 +234,7 @@ impl<'a> Race<'a> {
                 }
                 StageEnd::Connected(connection) => {
                     let sending = self.send(endpoint, began, connection, false);
-                    sending.map_err(Interruption::Cut)?;
+                    sending.map_err(Event::BodyError)?;
                     number = 0; // others have been given up
                 }
             }
@@ -240,16 +242,15 @@ impl<'a> Race<'a> {
         Poll::Pending
     }
 
-    /// A time that is not over as long as the client's body goes on, and `limit` after that.
-    fn put_off(&self, time: Instant, limit: Duration) -> Instant {
-        let moved = self.body.moved_at();
-        moved.map_or(time, |moved| time.max(moved + limit))
+    /// Extends a deadline to `limit` after the last progress of the request body, if that is later.
+    fn extend(&self, deadline: Instant, limit: Duration) -> Instant {
+        let progress = self.body.last_progress();
+        progress.map_or(deadline, |progress| deadline.max(progress + limit))
     }
 
-    /// Begins an attempt, the first one at a node that nothing speaks against, or at one that it is to
-    /// probe.
+    /// Begins an attempt. The first one may be the probe of a half-open node.
     fn begin(&mut self) -> Result<(), Refusal> {
-        let endpoint = self.choose();
+        let endpoint = self.select();
         self.begin_at(endpoint.map_err(|error| self.refusal(Reason::NoInstance, error))?)
     }
 
@@ -257,57 +258,57 @@ impl<'a> Race<'a> {
         let (gateway, pool) = (&self.worker.gateway, &self.worker.pool);
         let began = Instant::now();
         if self.attempts == 0 && self.may_hedge {
-            self.is_prepaid = endpoint.is_probe();
+            self.is_free = endpoint.is_probe();
             self.hedge_at = self.hedging_delay(&endpoint).map(|delay| began + delay);
         }
         self.worker.tally.count(Step::Attempt);
         self.tried.push(Arc::clone(&endpoint));
         self.attempts += 1;
-        self.patience = began + gateway.hedge_after;
-        let kept = if self.met_stale {
+        self.overdue_at = began + gateway.hedge_after;
+        let pooled = if self.avoids_pool {
             None
         } else {
             pool.take(endpoint.address)
         };
-        if let Some(connection) = kept {
+        if let Some(connection) = pooled {
             return self.send(endpoint, began, connection, true);
         }
-        self.connect_beside_at = Some(began + CONNECT_DELAY.min(gateway.hedge_after));
+        self.connect_another_at = Some(began + CONNECT_DELAY.min(gateway.hedge_after));
         self.running.push(Attempt::connect(endpoint, began, pool));
         Ok(())
     }
 
-    /// Sends the request over a connection. Attempts that have none are given up first.
+    /// Sends the request over a connection. Attempts without one are given up first.
     fn send(
         &mut self,
         endpoint: InFlight,
         began: Instant,
         connection: Connection,
-        is_kept: bool,
+        is_reused: bool,
     ) -> Result<(), Refusal> {
         let (gateway, pool) = (&self.worker.gateway, &self.worker.pool);
-        self.connect_beside_at = None;
+        self.connect_another_at = None;
         while let Some(number) = self.running.iter().position(Attempt::is_connecting) {
             self.running.swap_remove(number).leave_connecting(pool);
         }
         let Some(body) = self.body.send() else {
             return Err(self.refusal(Reason::BadUpstream, "the request's body is gone"));
         };
-        let request = self.outgoing.to(&endpoint, body, &gateway.via);
-        let connection = (connection, is_kept);
+        let request = self.request.for_node(&endpoint, body, &gateway.via);
+        let connection = (connection, is_reused);
         let attempt = Attempt::send(endpoint, began, pool, connection, request);
         self.running.push(attempt);
         Ok(())
     }
 
-    /// Tries another node beside those that have not been connected to for too long, and has the health of
-    /// these checked.
-    fn connect_beside(&mut self) {
-        self.connect_beside_at = None;
+    /// Tries another node in parallel with those that have no connection after [`CONNECT_DELAY`], and has the
+    /// health of these checked.
+    fn connect_another(&mut self) {
+        self.connect_another_at = None;
         let connecting = self.running.iter().filter(|a| a.is_connecting());
         connecting.for_each(|a| self.worker.gateway.health_checks.report(&a.endpoint));
-        // Without another node, nothing is taken from the budget.
-        if let Ok(endpoint) = self.choose()
+        // Without another node, nothing is withdrawn from the budget.
+        if let Ok(endpoint) = self.select()
             && self.may_try_more()
             && self.begin_at(endpoint).is_ok()
         {
@@ -315,16 +316,17 @@ impl<'a> Race<'a> {
         }
     }
 
-    fn choose(&self) -> Result<InFlight, Error> {
+    fn select(&self) -> Result<InFlight, Error> {
         let resolver = &self.destination.resolver;
-        let request = self.outgoing.request;
-        let peer = self.outgoing.client.peer.as_ref();
-        let client = peer.map(|peer| peer.client(request.headers()));
+        let received = self.request.received;
+        let peer = self.request.client.peer.as_ref();
+        let client = peer.map(|peer| peer.client(received.headers()));
         let key = client.as_ref().map(|client| &client.key[..]);
         if self.attempts == 0 {
-            let kind = match self.may_hedge {
-                true => ProbeKind::Hedged,
-                false => ProbeKind::Unhedged,
+            let kind = if self.may_hedge {
+                ProbeKind::Hedged
+            } else {
+                ProbeKind::Unhedged
             };
             return resolver.resolve_or_probe(key, kind);
         }
@@ -343,28 +345,29 @@ impl<'a> Race<'a> {
         latency.hedging_delay(hedge_after, timeout)
     }
 
-    /// Goes to another node in place of one that failed, or gives up if there is nobody left who
-    /// could answer.
-    fn replace(&mut self, failed: &InFlight, failure: Failure) -> Result<(), Refusal> {
+    /// Begins another attempt after one that failed, if it is permitted. Returns the failure if it is not and
+    /// no attempt is running.
+    fn retry(&mut self, failed: &InFlight, failure: Failure) -> Result<(), Refusal> {
         log::debug!(instance:% = failed.address, error = failure.detail(); "attempt failed");
         let report = End::Failed(failure.kind()).report(self.body.is_awaited());
-        report.tell(failed);
-        if matches!(failure, Failure::Stale(_)) {
-            self.met_stale = true;
+        report.record(failed);
+        if matches!(failure, Failure::ClosedBeforeReuse(_)) {
+            self.avoids_pool = true;
             self.tried.retain(|tried| tried.address != failed.address);
         }
         if self.permits_another(&failure) && self.begin().is_ok() {
             self.worker.tally.count(Step::Retry);
             return Ok(());
         }
-        match self.running.is_empty() {
-            true => Err(self.refusal(failure.reason(), failure.detail())),
-            false => Ok(()),
+        if self.running.is_empty() {
+            Err(self.refusal(failure.reason(), failure.detail()))
+        } else {
+            Ok(())
         }
     }
 
-    /// Whether another node's answer is to come in place of the 5xx of a node that this request was to
-    /// probe.
+    /// Returns whether another attempt replaces the 5xx response of a node that this request was to probe.
+    /// It begins one if none is running.
     fn replace_probe(&mut self) -> bool {
         if !self.running.is_empty() {
             return true;
@@ -376,29 +379,30 @@ impl<'a> Race<'a> {
         is_replaced
     }
 
-    /// Has silent nodes asked for their health, and another one for the answer if it is time.
-    fn wait_longer(&mut self) {
+    /// Has the health of nodes without a response checked, and hedges the request if that is permitted.
+    fn hedge(&mut self) {
         let gateway = &self.worker.gateway;
         let now = Instant::now();
-        self.patience = now + gateway.hedge_after;
+        self.overdue_at = now + gateway.hedge_after;
         self.tried
             .iter()
-            .for_each(|silent| gateway.health_checks.report(silent));
-        if self.may_help(now) && self.may_try_more() && self.begin().is_ok() {
+            .for_each(|overdue| gateway.health_checks.report(overdue));
+        if self.may_hedge_at(now) && self.may_try_more() && self.begin().is_ok() {
             self.is_hedged = true;
             self.worker.tally.count(Step::Hedge);
         }
     }
 
-    /// Whether a hedge may be sent, and is likely to have its response before the attempts that run.
-    fn may_help(&self, now: Instant) -> bool {
+    /// Returns whether a hedged request may be sent, and is likely to have its response before the running
+    /// attempts.
+    fn may_hedge_at(&self, now: Instant) -> bool {
         let is_time = self.hedge_at.is_some_and(|hedge_at| hedge_at <= now);
         let are_ejected = || self.running.iter().all(|a| a.endpoint.ejected().is_some());
         self.may_hedge && !self.is_hedged && (is_time || are_ejected())
     }
 
-    /// A response has come to the attempt that began then: the others are given up.
-    fn overtake(&mut self, winner_began: Instant, by_error: bool) {
+    /// Ends the other attempts when the one that began at `winner_began` has a response.
+    fn end_others(&mut self, winner_began: Instant, by_error: bool) {
         if !self.may_hedge && self.running.is_empty() {
             return;
         }
@@ -406,27 +410,27 @@ impl<'a> Race<'a> {
         if self.may_hedge && !by_error {
             self.destination.latency.record(winner_took);
         }
-        let awaited = self.body.is_awaited();
+        let is_awaited = self.body.is_awaited();
         for other in self.running.drain(..) {
             let end = End::Overtaken {
                 waited: other.began.elapsed(),
                 winner_took,
                 by_error,
             };
-            end.report(awaited).tell(&other.endpoint);
+            end.report(is_awaited).record(&other.endpoint);
         }
     }
 
-    /// The deadline has come: all attempts are given up.
-    fn give_up(&mut self) {
+    /// Ends all attempts at the deadline.
+    fn end_all(&mut self) {
         let gateway = &self.worker.gateway;
         let enough = gateway.hedge_after.min(gateway.timeout / 2);
-        let awaited = self.body.is_awaited();
+        let is_awaited = self.body.is_awaited();
         for attempt in self.running.drain(..) {
             let waited = attempt.began.elapsed();
             End::Deadline { waited, enough }
-                .report(awaited)
-                .tell(&attempt.endpoint);
+                .report(is_awaited)
+                .record(&attempt.endpoint);
         }
     }
 
@@ -434,17 +438,20 @@ impl<'a> Race<'a> {
         match failure {
             Failure::NotConnected(_) | Failure::ConnectTimeout(_) => self.may_try_more(),
             Failure::Local(error) => is_address_unavailable(error) && self.may_try_more(),
-            Failure::NoAnswer(_) => self.may_repeat && self.may_try_more(),
-            Failure::Stale(_) => self.may_repeat && self.attempts < self.worker.gateway.attempts,
-            Failure::Unclear(_) => false,
+            Failure::NoResponse(_) => self.may_repeat && self.may_try_more(),
+            Failure::ClosedBeforeReuse(_) => {
+                self.may_repeat && self.attempts < self.worker.gateway.attempts
+            }
+            Failure::AmbiguousFraming(_) => false,
         }
     }
 
+    /// Returns whether the limits permit another attempt, and withdraws it from the budget.
     fn may_try_more(&mut self) -> bool {
         if self.attempts >= self.worker.gateway.attempts {
             return false;
         }
-        let allowed = std::mem::take(&mut self.is_prepaid) || self.destination.budget.spend();
+        let allowed = std::mem::take(&mut self.is_free) || self.destination.budget.withdraw();
         if !allowed {
             self.worker.tally.count(Step::BudgetRefusal);
         }
@@ -459,14 +466,14 @@ impl<'a> Race<'a> {
     }
 }
 
-/// Whether the method is safe ([RFC 9110, section 9.2.1][1]); TRACE is not for gateways.
+/// Returns whether the method is safe ([RFC 9110, section 9.2.1][1]). TRACE is not for gateways.
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.1
 fn is_safe(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS].contains(method)
 }
 
-/// Whether the method is idempotent ([RFC 9110, section 9.2.2][1]).
+/// Returns whether the method is idempotent ([RFC 9110, section 9.2.2][1]).
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
 pub(super) fn is_idempotent(method: &Method) -> bool {

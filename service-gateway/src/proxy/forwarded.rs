@@ -33,7 +33,7 @@ const SCHEMES: [&str; 4] = ["http", "https", "ws", "wss"];
 static UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
 
 /// Fields that are about a request's client, scheme or host, by first letter. A name that ends with
-/// `*` stands for all names that begin so.
+/// `*` stands for all names that begin with it.
 const X_NAMES: [&str; 14] = [
     "x-forwarded*",
     "x-real-ip",
@@ -71,7 +71,7 @@ enum Kind {
     Disguised,
 }
 
-/// Reports whether a field with this name describes the client, its scheme or its host, in a spelling
+/// Returns whether a field with this name describes the client, its scheme or its host, in a spelling
 /// that at least some servers accept: many take `_` for `-`, some take any punctuation for it.
 pub(crate) fn is_forwarded(name: &[u8]) -> bool {
     let names: &[&str] = match name.first() {
@@ -84,7 +84,7 @@ pub(crate) fn is_forwarded(name: &[u8]) -> bool {
     names.iter().any(|one| is_spelling(one, name))
 }
 
-/// Compares without allocating: most names differ in their first bytes.
+/// Compares without an allocation: most names differ in their first bytes.
 fn is_spelling(known: &str, name: &[u8]) -> bool {
     let (known, is_open) = match known.strip_suffix('*') {
         Some(beginning) => (beginning, true),
@@ -113,7 +113,7 @@ fn kind(name: &HeaderName) -> Kind {
     }
 }
 
-/// Reports whether a received field is not passed on, apart from what [`put`](put_all) writes.
+/// Returns whether a received field is not passed on, apart from what [`put`](put_all) writes.
 pub(super) fn is_dropped(name: &HeaderName, peer: Option<&Peer>) -> bool {
     match kind(name) {
         Kind::Other => false,
@@ -126,7 +126,7 @@ fn is_trusted(peer: Option<&Peer>) -> bool {
     peer.is_some_and(Peer::is_trusted)
 }
 
-/// Writes the description of the client, apart from the prefix. The request is for this `host`.
+/// Writes the description of the client, without the prefix. `host` is the host that the request is for.
 pub(super) fn put_all(
     head: &mut BytesMut,
     received: &HeaderMap,
@@ -134,7 +134,7 @@ pub(super) fn put_all(
     peer: Option<&Peer>,
 ) {
     let address = peer.map_or(&UNKNOWN, |peer| &peer.address.text);
-    // A comma may be in a host and would make two of it here. The node has it in `Host`.
+    // A comma is valid in a host and would split it here. The node receives it in `Host`.
     let listed = host.filter(|host| !host.contains(&b','));
     if !is_trusted(peer) {
         put(head, &X_FORWARDED_FOR, address);
@@ -165,12 +165,12 @@ pub(super) fn put_all(
     }
 }
 
-/// Writes the prefix that the route cut off from the path, behind that which a trusted peer cut off.
+/// Writes the prefix that the route removed from the path, behind the one that a trusted peer removed.
 pub(super) fn put_prefix(
     head: &mut BytesMut,
     received: &HeaderMap,
     peer: Option<&Peer>,
-    cut_off: &str,
+    removed: &str,
 ) {
     let before = match is_trusted(peer) {
         true => single(received, &X_FORWARDED_PREFIX, is_prefix),
@@ -178,10 +178,10 @@ pub(super) fn put_prefix(
     };
     let before = before.map_or(&[][..], HeaderValue::as_bytes);
     let before = before.strip_suffix(b"/").unwrap_or(before);
-    if before.is_empty() && cut_off.is_empty() {
+    if before.is_empty() && removed.is_empty() {
         return;
     }
-    let prefix = [before, cut_off.as_bytes()].concat();
+    let prefix = [before, removed.as_bytes()].concat();
     put_list(head, &X_FORWARDED_PREFIX, [prefix.as_slice()]);
 }
 
@@ -196,7 +196,7 @@ fn put_forwarded(
     host: Option<&[u8]>,
 ) {
     let sent = received.get_all(FORWARDED).map(HeaderValue::as_bytes);
-    // An open quote, or one hidden behind a backslash, would swallow what is added.
+    // An open quote, or one behind a backslash, would include the added element.
     let is_open = |value: &[u8]| {
         let quotes = value.iter().filter(|byte| **byte == b'"');
         quotes.count() % 2 == 1 || value.contains(&b'\\')
@@ -218,7 +218,7 @@ fn put_forwarded(
     put_list(head, &FORWARDED, sent.chain([element.as_bytes()]));
 }
 
-/// The only value of a field, if it is valid.
+/// Returns the value of a field, if there is one, and it is valid.
 fn single<'a>(
     received: &'a HeaderMap,
     name: &HeaderName,
@@ -242,7 +242,7 @@ fn is_port(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|n| n > 0)
 }
 
-/// Whole segments of a path, of the characters that a route's prefix may have: `//host` would lead a
+/// Returns whether a text is whole segments of a path, of the characters that a route's prefix may have: `//host` would lead a
 /// browser elsewhere.
 fn is_prefix(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
@@ -314,7 +314,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_client_describes_nothing() {
+    fn a_client_cannot_describe_itself() {
         let headers = sent(PEER, "", &FORGED);
         has(&headers, "x-forwarded-for", &[PEER]);
         has(&headers, "x-forwarded-proto", &["http"]);

@@ -1,4 +1,4 @@
-//! Which headers go on, which end here, and which are added: [RFC 9110, section 7.6][1].
+//! The fields of a request that are forwarded, removed and added: [RFC 9110, section 7.6][1].
 //!
 //! [1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6
 
@@ -10,8 +10,8 @@ use super::fields::{put, put_list};
 use super::forwarded;
 use crate::peer::Peer;
 
-/// Writes the headers of a request as the node gets them, but for those that are replaced. It is for
-/// this `host`, whatever its `Host` is.
+/// Writes the fields of a request for a node, without those that are replaced. `host` is the host that the
+/// request is for, which may differ from its `Host`.
 pub(super) fn put_all(
     head: &mut BytesMut,
     received: &HeaderMap,
@@ -27,9 +27,9 @@ pub(super) fn put_all(
         .collect();
     for (name, value) in received {
         let is_name = |one: &&[u8]| one.eq_ignore_ascii_case(name.as_str().as_bytes());
-        let ends = is_hop_by_hop(name.as_str()) || removed.iter().any(is_name);
+        let is_removed = is_hop_by_hop(name.as_str()) || removed.iter().any(is_name);
         let is_written_below = *name == VIA || forwarded::is_dropped(name, peer);
-        if !ends && !is_written_below && !is_replaced(name) {
+        if !is_removed && !is_written_below && !is_replaced(name) {
             put(head, name, value);
         }
     }
@@ -38,7 +38,7 @@ pub(super) fn put_all(
     put_list(head, &VIA, vias.map(HeaderValue::as_bytes));
 }
 
-/// Whether a request came by here before: our own name is in its `Via`.
+/// Returns whether a request has been here before: `Via` contains the name of this process.
 pub(super) fn is_loop(received: &HeaderMap, via: &HeaderValue) -> bool {
     let words = |list| <[u8]>::split(list, |byte| b", ".contains(byte));
     let us = words(via.as_bytes()).next_back();
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_one_connection_end_here() {
+    fn hop_by_hop_fields_are_removed() {
         let headers = sent(&[
             ("connection", "keep-alive, X-Private"),
             ("connection", "close"),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_headers_and_foreign_bytes_are_kept() {
+    fn repeated_fields_and_other_bytes_are_kept() {
         let headers = sent(&[
             ("accept", "a"),
             ("cookie", "1"),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_cannot_take_away_what_others_rely_on() {
+    fn connection_cannot_remove_protected_fields() {
         let headers = sent(&[
             (
                 "connection",
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_name_in_via_is_a_loop() {
+    fn its_own_name_in_via_is_a_loop() {
         let us = HeaderValue::from_static(VIA_US);
         assert!(is_loop(
             &received(&[("via", "1.0 edge"), ("via", "1.1 x,1.1 gateway-1a2b")]),

@@ -1,9 +1,9 @@
-//! How long responses usually take, so that no hedge is sent that cannot help.
+//! The usual time of responses, so that a hedged request is sent only if it can help.
 //!
 //! Each worker has an estimate for each route and each class of paths below it: the paths with the same
-//! first segment, by a hash, so that a slow path does not delay the hedges of a fast one and that
-//! however many paths cost the same memory. An estimate follows longer times fast and shorter ones
-//! slowly, so that it is near the longer ones of those that are usual, and no single one lasts.
+//! first segment, by a hash, so that a slow path does not delay the hedges of a fast one, and the
+//! memory does not depend on the number of paths. An estimate rises fast and falls slowly, so that it is near
+//! the longer ones of the usual times, and a single long one has no lasting effect.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -15,8 +15,8 @@ const CLASSES: usize = 64;
 const RISE: f32 = 0.25;
 const FALL: f32 = 1.0 / 16.0;
 
-/// The hedging delay, as a multiple of what is usual.
-const PATIENCE: f32 = 1.25;
+/// The hedging delay, as a multiple of the usual time.
+const DELAY_FACTOR: f32 = 1.25;
 
 /// The estimates of a route.
 pub(super) struct Latencies([Latency; CLASSES]);
@@ -31,34 +31,34 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// The estimate for a target.
+    /// Returns the estimate for a target.
     pub(super) fn of(&self, target: &str) -> &Latency {
         &self.0[class(target)]
     }
 }
 
 impl Latency {
-    /// A response took so long.
+    /// Records the time of a response.
     pub(super) fn record(&self, took: Duration) {
         let difference = took.as_secs_f32() - self.0.get();
         let share = if difference > 0.0 { RISE } else { FALL };
         self.0.set(self.0.get() + share * difference);
     }
 
-    /// How long to wait for a response before another node gets the request too; `None` if its response
-    /// could not be expected before `timeout`, either.
+    /// Returns the time after which a request without a response is hedged. `None` if the response to the hedged
+    /// request could not be expected before `timeout`, either.
     pub(super) fn hedging_delay(
         &self,
         hedge_after: Duration,
         timeout: Duration,
     ) -> Option<Duration> {
         let usual = Duration::from_secs_f32(self.0.get());
-        let delay = hedge_after.max(usual.mul_f32(PATIENCE));
+        let delay = hedge_after.max(usual.mul_f32(DELAY_FACTOR));
         (usual <= hedge_after || delay + usual <= timeout).then_some(delay)
     }
 }
 
-/// The class of a target, by its first segment (FNV-1a).
+/// Returns the class of a target, by its first segment (FNV-1a).
 fn class(target: &str) -> usize {
     let path = target.strip_prefix('/').unwrap_or(target).bytes();
     let segment = path.take_while(|byte| !b"/?".contains(byte)).take(64);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_time_beyond_the_hedging_delay_moves_it() {
+    fn a_longer_usual_time_extends_the_delay() {
         let latencies = Latencies::default();
         assert_eq!(delay(&latencies, "/a"), Some(SECOND));
         for _ in 0..20 {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_hedged_that_would_come_too_late() {
+    fn a_hedge_that_would_be_late_is_not_sent() {
         let latencies = Latencies::default();
         for _ in 0..20 {
             latencies.of("/a").record(SECOND * 6);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_slow_responses_do_not_delay_hedges_for_long() {
+    fn a_few_slow_responses_have_no_lasting_effect() {
         let latencies = Latencies::default();
         for _ in 0..5 {
             latencies.of("/a").record(SECOND * 8);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_below_the_hedging_delay_does_not_matter() {
+    fn a_short_timeout_keeps_the_delay() {
         let delay = Latencies::default()
             .of("/")
             .hedging_delay(SECOND, SECOND / 10);

@@ -1,4 +1,4 @@
-//! What the end of an attempt reports about its node.
+//! Outlier detection: the report about a node at the end of an attempt.
 //!
 //! | an attempt | reports |
 //! |---|---|
@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use discovery::{Ejection, InFlight};
 
-/// How an attempt ended.
+/// The end of an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     Response {
@@ -53,12 +53,12 @@ pub(super) enum FailureKind {
     NotConnected,
     ConnectTimeout,
     Local,
-    NoAnswer,
-    Stale,
-    Unclear,
+    NoResponse,
+    ClosedBeforeReuse,
+    AmbiguousFraming,
 }
 
-/// What it reports about the node.
+/// A report about the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Report {
     Success,
@@ -78,9 +78,11 @@ impl End {
             Self::Response { is_error: true } => Report::Failure,
             Self::Failed(FailureKind::NotConnected) => Report::ConnectFailure,
             Self::Failed(FailureKind::ConnectTimeout) => Report::ConnectTimeout,
-            Self::Failed(FailureKind::NoAnswer) if node_awaits_client => Report::Excused,
-            Self::Failed(FailureKind::NoAnswer | FailureKind::Unclear) => Report::Failure,
-            Self::Failed(FailureKind::Local | FailureKind::Stale) => Report::Nothing,
+            Self::Failed(FailureKind::NoResponse) if node_awaits_client => Report::Excused,
+            Self::Failed(FailureKind::NoResponse | FailureKind::AmbiguousFraming) => {
+                Report::Failure
+            }
+            Self::Failed(FailureKind::Local | FailureKind::ClosedBeforeReuse) => Report::Nothing,
             Self::Deadline { .. } | Self::Overtaken { .. } if node_awaits_client => Report::Nothing,
             Self::Deadline { waited, enough } if waited >= enough => Report::Timeout,
             Self::Overtaken {
@@ -94,8 +96,8 @@ impl End {
 }
 
 impl Report {
-    /// Counts it for the node.
-    pub(super) fn tell(self, node: &InFlight) {
+    /// Records it for the node.
+    pub(super) fn record(self, node: &InFlight) {
         match self {
             Self::Success => node.responded(true),
             Self::Failure => node.responded(false),
@@ -116,7 +118,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn every_end_reports_what_the_table_has() {
+    fn each_end_reports_as_in_the_table() {
         let deadline = |waited| End::Deadline {
             waited,
             enough: SECOND,
@@ -127,7 +129,7 @@ mod tests {
             by_error,
         };
         let response = |is_error| End::Response { is_error };
-        // Without and with a node that waits for the client.
+        // Of a node that does not wait for the client, and of one that does.
         for (end, reports) in [
             (response(false), [Report::Success; 2]),
             (response(true), [Report::Failure; 2]),
@@ -140,12 +142,18 @@ mod tests {
                 [Report::ConnectTimeout; 2],
             ),
             (
-                End::Failed(FailureKind::NoAnswer),
+                End::Failed(FailureKind::NoResponse),
                 [Report::Failure, Report::Excused],
             ),
-            (End::Failed(FailureKind::Unclear), [Report::Failure; 2]),
+            (
+                End::Failed(FailureKind::AmbiguousFraming),
+                [Report::Failure; 2],
+            ),
             (End::Failed(FailureKind::Local), [Report::Nothing; 2]),
-            (End::Failed(FailureKind::Stale), [Report::Nothing; 2]),
+            (
+                End::Failed(FailureKind::ClosedBeforeReuse),
+                [Report::Nothing; 2],
+            ),
             (deadline(SECOND), [Report::Timeout, Report::Nothing]),
             (deadline(SECOND / 2), [Report::Nothing; 2]),
             (

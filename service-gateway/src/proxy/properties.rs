@@ -1,4 +1,4 @@
-//! What holds for the targets and headers of any request.
+//! Properties of the target and the fields, for any request.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use crate::request_id;
 
 const VIA: &str = "1.1 gateway-1a2b";
 
-/// Headers that concern one connection (RFC 9110, section 7.6.1), however spelled.
+/// Hop-by-hop fields (RFC 9110, section 7.6.1), however spelled.
 const HOP_BY_HOP: [&str; 9] = [
     "Connection",
     "keep-alive",
@@ -28,10 +28,10 @@ const HOP_BY_HOP: [&str; 9] = [
     "Upgrade",
 ];
 
-/// Headers that no other header can take away.
-const RELIED_ON: [&str; 2] = ["content-length", "host"];
+/// Fields that `Connection` cannot remove.
+const PROTECTED: [&str; 2] = ["content-length", "host"];
 
-/// Fields that a client could describe itself with, in spellings that some server accepts.
+/// Fields with which a client could describe itself, in spellings that some servers accept.
 const DESCRIBING: [&str; 14] = [
     "X-Forwarded-For",
     "x-forwarded-proto",
@@ -51,9 +51,9 @@ const DESCRIBING: [&str; 14] = [
 
 const OTHERS: [&str; 5] = ["accept", "cookie", "set-cookie", "X-Private", "x-custom"];
 
-/// Header lines in any order, often several of one name.
+/// Generates field lines in any order, often several of one name.
 fn lines() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>)>> {
-    let names = [&HOP_BY_HOP[..], &RELIED_ON, &["via"], &DESCRIBING, &OTHERS].concat();
+    let names = [&HOP_BY_HOP[..], &PROTECTED, &["via"], &DESCRIBING, &OTHERS].concat();
     let nominating =
         vec(select(names.clone()), 0..4).prop_map(|names| names.join(" ,").into_bytes());
     let value = prop_oneof![
@@ -71,7 +71,7 @@ fn lines() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>)>> {
         )
         .prop_map(|value| value.as_bytes().to_vec()),
     ];
-    let value = value.prop_map(|value| value.trim_ascii().to_vec()); // as it is read
+    let value = value.prop_map(|value| value.trim_ascii().to_vec()); // as it is parsed
     let line = prop_oneof![
         1 => nominating.prop_map(|value| ("connection", value)),
         4 => (select(names), value),
@@ -89,10 +89,10 @@ fn nominated(lines: &[(&str, Vec<u8>)]) -> HashSet<String> {
         .collect()
 }
 
-/// Whether a header ends at the gateway.
-fn ends(name: &str, nominated: &HashSet<String>) -> bool {
+/// Returns whether a field is removed.
+fn is_removed(name: &str, nominated: &HashSet<String>) -> bool {
     let is_in = |names: &[&str]| names.iter().any(|one| one.eq_ignore_ascii_case(name));
-    is_in(&HOP_BY_HOP) || (nominated.contains(&name.to_ascii_lowercase()) && !is_in(&RELIED_ON))
+    is_in(&HOP_BY_HOP) || (nominated.contains(&name.to_ascii_lowercase()) && !is_in(&PROTECTED))
 }
 
 fn values<'a>(lines: &'a [(&str, Vec<u8>)], name: &str) -> Vec<&'a [u8]> {
@@ -114,7 +114,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn a_trace_is_sound_if_it_looks_like_one(text in "(00|01|0f|ff|FF)-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-?[a-z-]{0,3})?") {
+    fn a_traceparent_is_valid_by_its_form(text in "(00|01|0f|ff|FF)-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-?[a-z-]{0,3})?") {
         let bytes = text.as_bytes();
         let ends_well = match &text[..2] {
             "00" => text.len() == 55,
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_no_trace_and_seldom_an_id(bytes in vec(any::<u8>(), 0..200)) {
+    fn any_bytes_can_be_checked_for_ids(bytes in vec(any::<u8>(), 0..200)) {
         prop_assert!(!trace::is_traceparent(&bytes));
         let visible = bytes.iter().all(|byte| (0x21..0x7f).contains(byte));
         let fits = !bytes.is_empty() && bytes.len() <= 128;
@@ -134,7 +134,7 @@ proptest! {
     }
 
     #[test]
-    fn a_request_loses_hop_by_hop_headers_and_nothing_else(lines in lines()) {
+    fn a_request_loses_only_hop_by_hop_fields(lines in lines()) {
         let mut received = HeaderMap::new();
         for (name, value) in &lines {
             received.append(name.parse().unwrap(), HeaderValue::from_bytes(value).unwrap());
@@ -142,11 +142,11 @@ proptest! {
         let peer = Peer::new([192, 0, 2, 7].into(), &[].into());
         let sent = sent(&received, Some(&peer));
         let nominated = nominated(&lines);
-        for name in HOP_BY_HOP.iter().chain(&RELIED_ON).chain(&OTHERS) {
+        for name in HOP_BY_HOP.iter().chain(&PROTECTED).chain(&OTHERS) {
             let values = values(&lines, name);
             let sent: Vec<_> = sent.get_all(*name).map(HeaderValue::as_bytes).collect();
-            if ends(name, &nominated) {
-                prop_assert!(sent.is_empty(), "{name} survives");
+            if is_removed(name, &nominated) {
+                prop_assert!(sent.is_empty(), "{name} is left");
             } else {
                 prop_assert_eq!(sent, values, "{}", name);
             }
@@ -177,7 +177,7 @@ proptest! {
                     prop_assert_eq!(sent.len(), usize::from(received.contains_key("forwarded")));
                     prop_assert!(sent.iter().all(own));
                 }
-                _ => prop_assert!(sent.is_empty(), "{name} survives"),
+                _ => prop_assert!(sent.is_empty(), "{name} is left"),
             }
         }
     }
@@ -212,7 +212,7 @@ proptest! {
     }
 
     #[test]
-    fn a_request_that_was_here_is_known(before in "[a-z0-9 ,.-]{0,20}", after in "[a-z0-9 ,.-]{0,20}") {
+    fn a_loop_is_detected(before in "[a-z0-9 ,.-]{0,20}", after in "[a-z0-9 ,.-]{0,20}") {
         let mut received = HeaderMap::new();
         let name = || "via".parse::<HeaderName>().unwrap();
         received.append(name(), before.parse().unwrap());
@@ -225,7 +225,7 @@ proptest! {
     }
 
     #[test]
-    fn a_target_is_refused_or_has_one_reading(text in vec(select(&[
+    fn a_forwarded_target_is_unambiguous(text in vec(select(&[
         "/", "a", ".", "..", "%2e", "%2E", "%2f", "%5c", "%00", "%25", "%", ";", "\\", "?", "#", "://", ":", "*", "@",
     ][..]), 0..9).prop_map(|pieces| pieces.concat())) {
         let Ok(uri) = text.parse::<Uri>() else {
@@ -243,7 +243,7 @@ proptest! {
     }
 
     #[test]
-    fn a_plain_path_goes_on_as_it_is(path in "(/[a-z0-9_~-]{0,5}){1,4}(\\?[a-z0-9=&./]{0,9})?") {
+    fn a_plain_path_is_forwarded_unchanged(path in "(/[a-z0-9_~-]{0,5}){1,4}(\\?[a-z0-9=&./]{0,9})?") {
         let uri: Uri = path.parse().unwrap();
         prop_assert_eq!(target::origin_form(&Method::GET, &uri).ok(), Some(&*path));
     }

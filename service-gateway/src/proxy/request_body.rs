@@ -10,46 +10,45 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use upstream::{BodySource, RequestBody};
 
-use super::payload::{Cut, Intake};
+use super::payload::{BodyError, LimitedPayload};
 use crate::error::Refusal;
 
-/// The largest body held so that it can be sent again.
-const HELD_BYTES: u64 = 64 << 10;
+/// The maximum size of a body that is held for a retry, in bytes.
+const MAX_HELD_BYTES: u64 = 64 << 10;
 
-/// A request's body, as long as there may be a node to send it to.
+/// The body of a client's request, while it may be sent to a node.
 pub(super) enum ClientBody {
-    /// All of it is here, so that it can be sent more than once. It counts among the bytes that may be
+    /// All of it was received, so that it can be sent more than once. It counts among the bytes that may be
     /// held, unless it is empty.
     Held {
         bytes: Bytes,
         _memory: Option<OwnedSemaphorePermit>,
     },
-    /// It goes to a node as it arrives.
-    Arriving(Rc<Arrival>),
+    /// It is sent to a node as it is received.
+    Streaming(Rc<BodyStream>),
 }
 
-/// How far a body is on its way from the client to the node.
-pub(super) struct Arrival {
-    /// `None` if nobody wants the rest.
-    intake: RefCell<Option<Intake>>,
-    /// How much is to come, `None` if the client does not say.
+/// A body that is forwarded while it is received, and its progress.
+pub(super) struct BodyStream {
+    /// `None` if the rest is discarded.
+    payload: RefCell<Option<LimitedPayload>>,
+    /// The number of bytes that are left. `None` if the length is unknown.
     left: Cell<Option<u64>>,
     progress: Cell<Progress>,
-    /// Why it broke off.
-    cut: RefCell<Option<Cut>>,
+    error: RefCell<Option<BodyError>>,
 }
 
 #[derive(Clone, Copy)]
 enum Progress {
-    NotBegun,
-    /// The node has all there is. Whatever is late now, it is not the node.
+    NotStarted,
+    /// Everything received has been forwarded: more is expected from the client.
     AwaitsClient,
-    /// Since then the node has to take the next piece, or to answer.
+    /// Since this time the node has to receive the next bytes, or to respond.
     AwaitsNode(Instant),
 }
 
 impl ClientBody {
-    /// The body of a request that has none.
+    /// Creates the body of a request without one.
     pub(super) fn empty() -> Self {
         Self::Held {
             bytes: Bytes::new(),
@@ -57,30 +56,30 @@ impl ClientBody {
         }
     }
 
-    /// Takes a body over. One of at most [`HELD_BYTES`] is read now if there is `memory` for it, a
-    /// permit for each byte; any other is sent as it arrives.
+    /// Receives a body of at most [`MAX_HELD_BYTES`] if there is `memory` for it, a permit for each byte. Any
+    /// other is sent as it is received.
     ///
     /// # Errors
-    /// When the client does not send what it announced, or not as it has to.
-    pub(super) async fn take(
-        mut intake: Intake,
+    /// If the body is incomplete, malformed, too slow or too large.
+    pub(super) async fn receive(
+        mut payload: LimitedPayload,
         length: Option<u64>,
         memory: Option<&Arc<Semaphore>>,
-    ) -> Result<Self, Cut> {
-        if intake.is_empty() {
+    ) -> Result<Self, BodyError> {
+        if payload.is_empty() {
             return Ok(Self::empty());
         }
         let Some(permit) = memory.and_then(|memory| permit(memory, length?)) else {
-            return Ok(Self::Arriving(Rc::new(Arrival {
-                intake: RefCell::new(Some(intake)),
+            return Ok(Self::Streaming(Rc::new(BodyStream {
+                payload: RefCell::new(Some(payload)),
                 left: Cell::new(length),
-                progress: Cell::new(Progress::NotBegun),
-                cut: RefCell::default(),
+                progress: Cell::new(Progress::NotStarted),
+                error: RefCell::default(),
             })));
         };
         let mut held = BytesMut::with_capacity(permit.num_permits());
-        while let Some(piece) = poll_fn(|cx| intake.poll_next(cx)).await? {
-            held.extend_from_slice(&piece);
+        while let Some(bytes) = poll_fn(|cx| payload.poll_next(cx)).await? {
+            held.extend_from_slice(&bytes);
         }
         Ok(Self::Held {
             bytes: held.freeze(),
@@ -88,12 +87,12 @@ impl ClientBody {
         })
     }
 
-    /// What to send to the next node, `None` if the body is gone.
+    /// Returns the body for the next node. `None` if it has been sent in part.
     pub(super) fn send(&self) -> Option<RequestBody> {
         match self {
             Self::Held { bytes, .. } => Some(RequestBody::Full(bytes.clone())),
-            Self::Arriving(arrival) => match arrival.progress.get() {
-                Progress::NotBegun => Some(RequestBody::streaming(arrival.clone())),
+            Self::Streaming(stream) => match stream.progress.get() {
+                Progress::NotStarted => Some(RequestBody::streaming(stream.clone())),
                 Progress::AwaitsClient | Progress::AwaitsNode(_) => None,
             },
         }
@@ -103,45 +102,45 @@ impl ClientBody {
         matches!(self, Self::Held { .. })
     }
 
-    /// Whether more of it is to come from the client.
+    /// Returns whether the node waits for more of it from the client.
     pub(super) fn is_awaited(&self) -> bool {
         match self {
             Self::Held { .. } => false,
-            Self::Arriving(arrival) => matches!(arrival.progress.get(), Progress::AwaitsClient),
+            Self::Streaming(stream) => matches!(stream.progress.get(), Progress::AwaitsClient),
         }
     }
 
-    /// How the client broke it off, if it did.
-    pub(super) fn cut(&self) -> Option<Refusal> {
+    /// Returns the refusal of a request whose body is incomplete.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Held { .. } => None,
-            Self::Arriving(arrival) => arrival.cut.borrow().as_ref().map(Cut::refusal),
+            Self::Streaming(stream) => stream.error.borrow().as_ref().map(BodyError::refusal),
         }
     }
 
-    /// Since when the node has to do something, if the body goes on as it arrives: now, as long as the
-    /// client has to send more.
-    pub(super) fn moved_at(&self) -> Option<Instant> {
-        let Self::Arriving(arrival) = self else {
+    /// Returns the time at which the node was sent the last bytes, or the current time while more is expected
+    /// from the client. `None` before a body is streamed.
+    pub(super) fn last_progress(&self) -> Option<Instant> {
+        let Self::Streaming(stream) = self else {
             return None;
         };
-        match arrival.progress.get() {
-            Progress::NotBegun => None,
+        match stream.progress.get() {
+            Progress::NotStarted => None,
             Progress::AwaitsClient => Some(Instant::now()),
             Progress::AwaitsNode(since) => Some(since),
         }
     }
 }
 
-/// A permit to hold so many bytes, if they are few enough for it.
+/// Returns a permit to hold a body of this length, if it is short enough and there is memory for it.
 fn permit(memory: &Arc<Semaphore>, length: u64) -> Option<OwnedSemaphorePermit> {
     let length = u32::try_from(length)
         .ok()
-        .filter(|length| u64::from(*length) <= HELD_BYTES)?;
+        .filter(|length| u64::from(*length) <= MAX_HELD_BYTES)?;
     memory.clone().try_acquire_many_owned(length).ok()
 }
 
-impl BodySource for Arrival {
+impl BodySource for BodyStream {
     fn is_chunked(&self) -> bool {
         self.left.get().is_none()
     }
@@ -149,26 +148,26 @@ impl BodySource for Arrival {
     /// Takes nothing from the client before the first call.
     fn poll_chunk(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         self.progress.set(Progress::AwaitsClient);
-        let mut intake = self.intake.borrow_mut();
-        let chunk = match &mut *intake {
-            Some(intake) => ready!(intake.poll_next(cx)),
+        let mut payload = self.payload.borrow_mut();
+        let chunk = match &mut *payload {
+            Some(payload) => ready!(payload.poll_next(cx)),
             None => return Poll::Ready(Err(incomplete())),
         };
         self.progress.set(Progress::AwaitsNode(Instant::now()));
-        let chunk = chunk.map_err(|cut| {
-            *self.cut.borrow_mut() = Some(cut);
+        let chunk = chunk.map_err(|error| {
+            *self.error.borrow_mut() = Some(error);
             incomplete()
         })?;
         // The server ends a body where its length does. The node must not receive another length.
         let length = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         let left = self.left.get().map(|left| left.checked_sub(length));
-        let is_sound = match (left, &chunk) {
+        let is_valid = match (left, &chunk) {
             (Some(None), _) => false,
             (Some(Some(left)), None) => left == 0,
             _ => true,
         };
         self.left.set(left.flatten());
-        Poll::Ready(if is_sound {
+        Poll::Ready(if is_valid {
             Ok(chunk)
         } else {
             Err(incomplete())
@@ -176,8 +175,8 @@ impl BodySource for Arrival {
     }
 
     fn close(&self) {
-        if !matches!(self.progress.get(), Progress::NotBegun) {
-            self.intake.take(); // so that the server discards the rest
+        if !matches!(self.progress.get(), Progress::NotStarted) {
+            self.payload.take(); // so that the server discards the rest
         }
     }
 }

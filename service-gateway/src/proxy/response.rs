@@ -1,4 +1,4 @@
-//! A node's answer as the client gets it.
+//! The response to the client, from the response of a node.
 
 use std::time::Duration;
 
@@ -10,47 +10,47 @@ use discovery::Endpoint;
 use http1::ReasonPhrase;
 use upstream::ResponseHead;
 
-use super::attempts::Answer;
+use super::attempts::UpstreamResponse;
 use super::request_body::ClientBody;
-use super::response_body::{Download, Idle};
+use super::response_body::{IdleTimeout, ResponseStream};
 use crate::client::Exchange;
 use crate::error::ATTEMPTS;
 
-/// Which instance answered.
+/// The field with the address of the node.
 pub(super) const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 
-/// Which version it has.
+/// The field with the version of the node.
 pub(super) const SERVED_VERSION: HeaderName = HeaderName::from_static("x-served-version");
 
-/// Passes an answer on, its body as it arrives.
+/// Forwards a response, its body as it is received.
 pub(super) fn respond(
     request: &HttpRequest,
-    answer: Answer,
-    upload: ClientBody,
+    response: UpstreamResponse,
+    request_body: ClientBody,
     idle_timeout: Duration,
     exchange: Exchange,
 ) -> HttpResponse {
-    let Answer {
+    let UpstreamResponse {
         head,
         body,
         endpoint,
         attempts,
-    } = answer;
+    } = response;
     let size = body_size(request.method(), &head);
-    let idle = Idle::new(idle_timeout);
+    let idle = IdleTimeout::new(idle_timeout);
     let served_by = endpoint.clone();
-    let download = BoxBody::new(Download {
+    let body = BoxBody::new(ResponseStream {
         body,
         size,
-        upload,
+        request_body,
         idle,
         endpoint,
         exchange,
     });
-    with_head(head, &served_by, attempts, download)
+    with_head(head, &served_by, attempts, body)
 }
 
-/// A response with the node's status and headers, and who it was.
+/// Creates a response with the node's status and fields, and the fields that describe the node.
 pub(super) fn with_head(
     head: ResponseHead,
     endpoint: &Endpoint,
@@ -64,23 +64,23 @@ pub(super) fn with_head(
     let headers = response.headers_mut();
     *headers = head.headers;
     if let (StatusCode::NOT_MODIFIED, Some(length)) = (head.status, head.length) {
-        headers.insert(CONTENT_LENGTH, length.into()); // the length of what the client has
+        headers.insert(CONTENT_LENGTH, length.into()); // the length of the stored response
     }
-    say(headers, SERVED_BY, Some(endpoint.authority()));
-    say(headers, SERVED_VERSION, endpoint.version());
+    set(headers, SERVED_BY, Some(endpoint.authority()));
+    set(headers, SERVED_VERSION, endpoint.version());
     headers.insert(ATTEMPTS, HeaderValue::from(attempts));
     response
 }
 
-/// Says it in place of whatever the node may have said there.
-fn say(headers: &mut HeaderMap, name: HeaderName, text: Option<&str>) {
+/// Sets a field, or removes what the node has sent in it.
+fn set(headers: &mut HeaderMap, name: HeaderName, text: Option<&str>) {
     match text.map(HeaderValue::from_str) {
         Some(Ok(value)) => drop(headers.insert(name, value)),
         Some(Err(_)) | None => drop(headers.remove(name)),
     }
 }
 
-/// How the client learns where the body ends.
+/// Returns the framing of the body for the client.
 fn body_size(method: &Method, head: &ResponseHead) -> BodySize {
     match (head.status.as_u16(), head.length) {
         (204 | 304, _) => BodySize::None,

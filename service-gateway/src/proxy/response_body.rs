@@ -11,28 +11,28 @@ use upstream::ResponseBody;
 use super::request_body::ClientBody;
 use crate::client::{Client, Exchange};
 
-/// A node's body on its way to the client. It carries on the request's body too, which may outlast
-/// the answer's head, and counts as a request in flight until it is dropped.
-pub(super) struct Download {
+/// The body of a response to a client. It also sends what is left of the request's body, and counts as a
+/// request in flight until it is dropped.
+pub(super) struct ResponseStream {
     pub(super) body: ResponseBody,
     pub(super) size: BodySize,
-    pub(super) upload: ClientBody,
-    pub(super) idle: Idle,
+    pub(super) request_body: ClientBody,
+    pub(super) idle: IdleTimeout,
     pub(super) endpoint: InFlight,
     pub(super) exchange: Exchange,
 }
 
-/// Why a body ends before its end.
-pub(super) type Broken = Box<dyn std::error::Error>;
+/// The reason for which a body ends early.
+pub(super) type BodyError = Box<dyn std::error::Error>;
 
-/// Ends what has been waiting for too long. Costs nothing while there is nothing to wait for.
-pub(super) struct Idle {
+/// A timeout for bodies without progress. It has no cost while there is progress.
+pub(super) struct IdleTimeout {
     limit: Duration,
-    waits_since: Option<Instant>,
+    pending_since: Option<Instant>,
 }
 
-impl MessageBody for Download {
-    type Error = Broken;
+impl MessageBody for ResponseStream {
+    type Error = BodyError;
 
     fn size(&self) -> BodySize {
         self.size
@@ -49,51 +49,55 @@ impl MessageBody for Download {
                 Poll::Ready(Some(Ok(chunk)))
             }
             Poll::Ready(Ok(None)) => Poll::Ready(None),
-            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(match this.upload.cut() {
-                Some(refusal) => this.broken(refusal.detail.into()),
-                None => this.broken(error.into()),
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(match this.request_body.refusal() {
+                Some(refusal) => this.log_error(refusal.detail.into()),
+                None => this.log_error(error.into()),
             }))),
-            Poll::Pending if this.is_late(cx) => {
-                Poll::Ready(Some(Err(this.broken("no data in time".into()))))
+            Poll::Pending if this.is_idle(cx) => {
+                Poll::Ready(Some(Err(this.log_error("no data in time".into()))))
             }
             Poll::Pending => Poll::Pending,
         }
     }
 }
 
-impl Download {
-    /// Whether neither body has moved for too long.
-    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
-        let upload = self.upload.moved_at();
-        self.idle.poll_expired(upload, &self.exchange.client, cx)
+impl ResponseStream {
+    /// Returns whether neither body has had progress for too long.
+    fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        let request = self.request_body.last_progress();
+        self.idle.poll_expired(request, &self.exchange.client, cx)
     }
 
-    /// Logs why the body ends before its end.
-    fn broken(&self, error: Broken) -> Broken {
+    /// Logs the reason for which the body ends early.
+    fn log_error(&self, error: BodyError) -> BodyError {
         log::debug!(instance:% = self.endpoint.address, error:%; "response body ended early");
         error
     }
 }
 
-impl Idle {
+impl IdleTimeout {
     pub(super) fn new(limit: Duration) -> Self {
-        let waits_since = None;
-        Self { limit, waits_since }
+        let pending_since = None;
+        Self {
+            limit,
+            pending_since,
+        }
     }
 
     pub(super) fn reset(&mut self) {
-        self.waits_since = None;
+        self.pending_since = None;
     }
 
-    /// Whether nothing has moved for too long, neither this way nor, since `other_way`, the other.
+    /// Returns whether there has been no progress for too long: neither in this direction nor, since `other`,
+    /// in the other one.
     pub(super) fn poll_expired(
         &mut self,
-        other_way: Option<Instant>,
+        other: Option<Instant>,
         client: &Client,
         cx: &mut Context<'_>,
     ) -> bool {
-        let since = *self.waits_since.get_or_insert_with(Instant::now);
-        let moved = other_way.map_or(since, |moved| moved.max(since));
-        client.poll_over(moved + self.limit, cx).is_ready()
+        let since = *self.pending_since.get_or_insert_with(Instant::now);
+        let progress = other.map_or(since, |other| other.max(since));
+        client.poll_over(progress + self.limit, cx).is_ready()
     }
 }

@@ -11,10 +11,10 @@ use crate::error::{Reason, Refusal};
 /// absolute-form is accepted as every server has to ([RFC 9112, section 3.2.2][1]).
 ///
 /// # Errors
-/// Whatever could be read one way here and another way by the node: targets that are not paths,
+/// If the node could interpret the target in another way: targets that are not paths,
 /// `.` and `..` (percent-encoded too), backslashes, encoded slashes in these, NUL. Absolute-form with
-/// another scheme: the proxy port has no TLS, and a request for an `https` resource that came without
-/// has to be rejected ([RFC 9110, section 7.4][2]). Userinfo, with which a target can look like one of
+/// another scheme: the proxy port has no TLS, and a request for an `https` resource without TLS has to be
+/// rejected ([RFC 9110, section 7.4][2]). Userinfo, with which a target can look like one of
 /// another host ([RFC 9110, section 4.2.4][3]).
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2
@@ -67,7 +67,7 @@ pub(super) fn check_host(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// Reports whether a text is `uri-host [ ":" port ]` ([RFC 9110, section 7.2][1]) with a host that is not
+/// Returns whether a text is `uri-host [ ":" port ]` ([RFC 9110, section 7.2][1]) with a host that is not
 /// empty, as `http` requires ([section 4.2.1][2]).
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.2
@@ -87,7 +87,7 @@ pub(super) fn is_host(text: &str) -> bool {
     is_valid && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
 }
 
-/// Reports whether a text is an IPv6 address or of a later version, for which only the form is fixed
+/// Returns whether a text is an IPv6 address or of a later version, for which only the form is fixed
 /// ([RFC 3986, section 3.2.2][1]).
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2
@@ -101,7 +101,7 @@ fn is_ip_literal(text: &str) -> bool {
     is_version && !address.is_empty() && address.bytes().all(is_of_address)
 }
 
-/// Reports whether a text is a registered name or an IPv4 address.
+/// Returns whether a text is a registered name or an IPv4 address.
 fn is_reg_name(text: &str) -> bool {
     let mut parts = text.split('%');
     let is_plain = |part: &str| part.bytes().all(is_of_name);
@@ -112,7 +112,7 @@ fn is_reg_name(text: &str) -> bool {
     parts.next().is_some_and(is_plain) && parts.all(is_encoded)
 }
 
-/// Reports whether a byte is an unreserved character or a sub-delim of [RFC 3986, section 2][1].
+/// Returns whether a byte is an unreserved character or a sub-delim of [RFC 3986, section 2][1].
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc3986#section-2.2
 fn is_of_name(byte: u8) -> bool {

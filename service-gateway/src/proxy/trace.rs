@@ -1,9 +1,9 @@
-//! What connects the lines that a request leaves in many logs: `traceparent`
+//! The fields that connect the entries of a request in several logs: `traceparent`
 //! ([W3C Trace Context](https://www.w3.org/TR/trace-context/)) and `x-request-id`.
 //!
-//! The gateway takes part in no trace: it passes on `traceparent` and `tracestate` as they came, valid or
-//! not, and makes none. A trace that it began itself, marked as not sampled, would switch off the tracing
-//! of all services behind it. A request without a valid `x-request-id` gets one.
+//! The gateway takes part in no trace: it forwards `traceparent` and `tracestate` unchanged, valid or not, and
+//! generates none. A trace of its own, marked as not sampled, would switch off the tracing of all services
+//! behind it. A request without a valid `x-request-id` gets one.
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::BytesMut;
@@ -16,24 +16,24 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The id of one request, the same for each attempt.
 #[derive(Debug)]
 pub(crate) struct Ids {
-    /// `None` if the client sent a sound one.
+    /// `None` if the client sent a valid one.
     request_id: Option<HeaderValue>,
 }
 
 impl Ids {
     pub(super) fn of(received: &HeaderMap) -> Self {
-        let is_sent = sound(received, &REQUEST_ID, request_id::is_valid).is_some();
+        let is_sent = single(received, &REQUEST_ID, request_id::is_valid).is_some();
         Self {
             request_id: (!is_sent).then(request_id::generate),
         }
     }
 
-    /// Whether the made id stands in place of what the client sent in this field.
-    pub(super) fn replace(&self, name: &HeaderName) -> bool {
+    /// Returns whether the generated id replaces the value that the client sent in this field.
+    pub(super) fn replaces(&self, name: &HeaderName) -> bool {
         self.request_id.is_some() && *name == REQUEST_ID
     }
 
-    /// Writes the id if it was made.
+    /// Writes the id if it was generated.
     pub(super) fn put(&self, head: &mut BytesMut) {
         if let Some(id) = &self.request_id {
             fields::put(head, &REQUEST_ID, id);
@@ -62,23 +62,22 @@ impl Ids {
 
 /// Returns the id of the trace that a request belongs to. `None` if its `traceparent` is missing or invalid.
 pub(super) fn trace_id(received: &HeaderMap) -> Option<&str> {
-    let traceparent = sound(received, &TRACEPARENT, is_traceparent)?;
+    let traceparent = single(received, &TRACEPARENT, is_traceparent)?;
     traceparent.to_str().ok()?.get(3..35)
 }
 
-/// The only value of a header, if it makes sense.
-fn sound<'a>(
+/// Returns the value of a field, if there is one, and it is valid.
+fn single<'a>(
     received: &'a HeaderMap,
     name: &HeaderName,
-    is_sound: fn(&[u8]) -> bool,
+    is_valid: fn(&[u8]) -> bool,
 ) -> Option<&'a HeaderValue> {
     let mut values = received.get_all(name);
     let value = values.next()?;
-    (values.next().is_none() && is_sound(value.as_bytes())).then_some(value)
+    (values.next().is_none() && is_valid(value.as_bytes())).then_some(value)
 }
 
-/// Whether somebody else's tracer would understand it ([section 3.2][1]). What later versions add
-/// comes after a hyphen.
+/// Returns whether a `traceparent` is valid ([section 3.2][1]). Later versions may add parts after a hyphen.
 ///
 /// [1]: https://www.w3.org/TR/trace-context/#traceparent-header
 pub(super) fn is_traceparent(value: &[u8]) -> bool {
@@ -114,20 +113,20 @@ mod tests {
         headers
     }
 
-    /// What a node gets.
-    fn told(lines: &[(&str, &str)]) -> HeaderMap {
+    /// Returns the fields that a node receives.
+    fn sent(lines: &[(&str, &str)]) -> HeaderMap {
         let received = received(lines);
         let (ids, mut head) = (Ids::of(&received), BytesMut::new());
         let via = HeaderValue::from_static("1.1 gateway");
         crate::proxy::headers::put_all(&mut head, &received, None, None, &via, |name| {
-            ids.replace(name)
+            ids.replaces(name)
         });
         ids.put(&mut head);
         fields::parse(&head)
     }
 
     #[test]
-    fn a_trace_goes_on_as_it_came_and_a_valid_one_has_an_id() {
+    fn a_trace_is_forwarded_unchanged() {
         let id = "4bf92f3577b34da6a3ce929d0e0e4736";
         let valid = ["00", "01", "cc"].map(|version| SOUND.replacen("00", version, 1));
         let later = format!("{}-more", SOUND.replacen("00", "cc", 1));
@@ -150,7 +149,7 @@ mod tests {
         let invalid = invalid.into_iter().map(|text| (text, None));
         for (traceparent, id) in valid.chain(invalid) {
             let lines = [("traceparent", traceparent.as_str()), ("tracestate", "a=1")];
-            let headers = told(&lines);
+            let headers = sent(&lines);
             assert_eq!(headers.get("traceparent").unwrap(), &traceparent);
             assert_eq!(headers.get("tracestate").unwrap(), "a=1");
             assert_eq!(trace_id(&received(&lines)), id, "{traceparent}");
@@ -158,22 +157,22 @@ mod tests {
     }
 
     #[test]
-    fn two_traces_go_on_and_are_none_in_the_log() {
+    fn two_traces_have_no_trace_id() {
         let lines = [("traceparent", SOUND), ("traceparent", SOUND)];
-        assert_eq!(told(&lines).get_all("traceparent").count(), 2);
+        assert_eq!(sent(&lines).get_all("traceparent").count(), 2);
         assert_eq!(trace_id(&received(&lines)), None);
     }
 
     #[test]
-    fn no_trace_is_made() {
-        let headers = told(&[("tracestate", "a=1")]);
+    fn no_trace_is_generated() {
+        let headers = sent(&[("tracestate", "a=1")]);
         assert!(!headers.contains_key("traceparent"));
         assert_eq!(headers.get("tracestate").unwrap(), "a=1");
         assert_eq!(trace_id(&received(&[])), None);
     }
 
     #[test]
-    fn a_clients_request_id_is_kept_if_it_is_short_and_visible() {
+    fn a_valid_request_id_is_kept() {
         let long = "x".repeat(129);
         for (id, kept) in [
             ("a1/B:2", true),
@@ -182,7 +181,7 @@ mod tests {
             ("a b", false),
             ("", false),
         ] {
-            let headers = told(&[("x-request-id", id)]);
+            let headers = sent(&[("x-request-id", id)]);
             assert_eq!(headers.get("x-request-id").unwrap() == id, kept, "{id}");
             assert!(request_id::is_valid(
                 headers.get("x-request-id").unwrap().as_bytes()
@@ -191,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn no_two_requests_get_the_same_id() {
-        let (one, other) = (told(&[]), told(&[]));
+    fn request_ids_are_unique() {
+        let (one, other) = (sent(&[]), sent(&[]));
         assert_ne!(
             one.get("x-request-id").unwrap(),
             other.get("x-request-id").unwrap()
@@ -200,14 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn client_node_and_log_are_told_the_same() {
+    fn client_and_log_have_the_same_id() {
         for lines in [&[("x-request-id", "mine")][..], &[]] {
             let received = received(lines);
             let ids = Ids::of(&received);
-            let mut answer = HeaderMap::new();
-            ids.set_response_field(&received, &mut answer);
+            let mut response = HeaderMap::new();
+            ids.set_response_field(&received, &mut response);
             let id = ids.request_id(&received);
-            assert_eq!(answer.get("x-request-id").unwrap(), id);
+            assert_eq!(response.get("x-request-id").unwrap(), id);
             assert!(request_id::is_valid(id.as_bytes()));
         }
     }
@@ -221,7 +220,7 @@ mod tests {
         for _ in 0..ROUNDS {
             std::hint::black_box(Ids::of(std::hint::black_box(&received)));
         }
-        println!("{:?} to make one", began.elapsed() / ROUNDS);
+        println!("{:?} to generate one", began.elapsed() / ROUNDS);
         let (mut node, mut client) = (BytesMut::with_capacity(1024), HeaderMap::new());
         let began = std::time::Instant::now();
         for _ in 0..ROUNDS {
@@ -231,6 +230,6 @@ mod tests {
             node.clear();
             client.clear();
         }
-        println!("{:?} to make and tell it", began.elapsed() / ROUNDS);
+        println!("{:?} to generate and write it", began.elapsed() / ROUNDS);
     }
 }

@@ -1,5 +1,5 @@
-//! Upgrades to WebSocket ([RFC 6455](https://www.rfc-editor.org/rfc/rfc6455#section-4)): once the
-//! node has agreed, bytes go both ways unread.
+//! Upgrades to WebSocket ([RFC 6455](https://www.rfc-editor.org/rfc/rfc6455#section-4)): after the node's
+//! `101`, bytes are forwarded in both directions without being parsed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -24,19 +24,19 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use upstream::UpgradedStream;
 use upstream::fields::connection_options;
 
-use super::attempts::Answer;
+use super::attempts::UpstreamResponse;
 use super::response::with_head;
-use super::response_body::Idle;
+use super::response_body::IdleTimeout;
 use crate::client::Exchange;
 use crate::error::{Reason, Refusal};
 
-/// How much is read from the node at once.
+/// The number of bytes that room is made for before a read from the node.
 const READ_BYTES: usize = 16 << 10;
 
-/// How long a node has to be quiet before a gateway that leaves hangs up.
-const QUIET: Duration = Duration::from_secs(1);
+/// The time without data from the node after which a gateway that is shutting down closes the connection.
+const SHUTDOWN_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whether a request names WebSocket as something it could go on with.
+/// Returns whether `Upgrade` contains WebSocket.
 pub(super) fn is_mentioned(request: &HttpRequest) -> bool {
     let is_websocket = |value: &HeaderValue| {
         let name = value.as_bytes().trim_ascii();
@@ -45,13 +45,13 @@ pub(super) fn is_mentioned(request: &HttpRequest) -> bool {
     request.headers().get_all(UPGRADE).any(is_websocket)
 }
 
-/// Reports whether a request is an upgrade to WebSocket. Without `upgrade` in `Connection` it is not: the
-/// sender of `Upgrade` has to list it there ([RFC 9110, section 7.8][1]), so the field came through a proxy
-/// that does not pass upgrades on. Such a request is proxied as any other, without the field.
+/// Returns whether a request is an upgrade to WebSocket. Without `upgrade` in `Connection` it is not: the
+/// sender of `Upgrade` has to list it there ([RFC 9110, section 7.8][1]), so the field passed a proxy that
+/// does not forward upgrades. Such a request is forwarded as any other, without the field.
 ///
 /// # Errors
-/// If it is one in a way that another reader would take for an ordinary request. What follows
-/// such a request on its connection would then be read differently by the two.
+/// If another parser could take the upgrade for an ordinary request. The two would then disagree on the bytes
+/// that follow it on its connection.
 ///
 /// [1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.8
 pub(super) fn is_requested(request: &HttpRequest) -> Result<bool, Refusal> {
@@ -59,20 +59,20 @@ pub(super) fn is_requested(request: &HttpRequest) -> Result<bool, Refusal> {
     if !is_mentioned(request) || !lists_upgrade(headers) {
         return Ok(false);
     }
-    let sound = request.head().upgrade()
+    let is_valid = request.head().upgrade()
         && *request.method() == Method::GET
         && request.version() == Version::HTTP_11
         && headers.get_all(UPGRADE).count() == 1
         && !headers.contains_key(CONTENT_LENGTH)
         && !headers.contains_key(TRANSFER_ENCODING);
-    if sound {
+    if is_valid {
         Ok(true)
     } else {
         Err(Reason::BadRequest.because("not a sound upgrade to websocket"))
     }
 }
 
-/// Reports whether `Connection` contains `upgrade`.
+/// Returns whether `Connection` contains `upgrade`.
 fn lists_upgrade(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(CONNECTION).map(HeaderValue::as_bytes);
     let mut listed = lines.flat_map(connection_options);
@@ -84,39 +84,39 @@ fn lists_upgrade(headers: &HeaderMap) -> bool {
 /// # Errors
 /// If the node has not received the whole request.
 pub(super) fn respond(
-    answer: Answer,
+    response: UpstreamResponse,
     payload: Payload,
     exchange: Exchange,
     leaving: CancellationToken,
 ) -> Result<HttpResponse, Refusal> {
-    let attempts = answer.attempts;
-    let Some(upgraded) = answer.body.into_upgraded() else {
+    let attempts = response.attempts;
+    let Some(connection) = response.body.into_upgraded() else {
         let refusal = Reason::BadUpstream.because("no upgraded connection");
         return Err(Refusal {
             attempts,
             ..refusal
         });
     };
-    let served_by = answer.endpoint.clone();
-    let tunnel = Tunnel::new(upgraded, payload, answer.endpoint, exchange, leaving);
-    let mut response = with_head(answer.head, &served_by, attempts, BoxBody::new(tunnel));
-    response
+    let served_by = response.endpoint.clone();
+    let tunnel = Tunnel::new(connection, payload, response.endpoint, exchange, leaving);
+    let mut upgraded = with_head(response.head, &served_by, attempts, BoxBody::new(tunnel));
+    upgraded
         .headers_mut()
         .insert(UPGRADE, HeaderValue::from_static("websocket"));
-    response
+    upgraded
         .head_mut()
         .set_connection_type(ConnectionType::Upgrade);
-    Ok(response)
+    Ok(upgraded)
 }
 
-/// The upgraded connection, as the body of the answer to the upgrade: what the node sends is its
-/// content, and polling it carries what the client sends.
+/// The upgraded connection as the body of the `101`: its content is what the node sends, and polling it also
+/// forwards what the client sends.
 struct Tunnel {
     node: OwnedReadHalf,
     buffer: BytesMut,
-    upload: Option<LocalBoxFuture<'static, ()>>,
+    forwarding: Option<LocalBoxFuture<'static, ()>>,
     leaving: Pin<Box<WaitForCancellationFutureOwned>>,
-    quiet: Idle,
+    idle: IdleTimeout,
     _endpoint: InFlight,
     _permit: OwnedSemaphorePermit,
     exchange: Exchange,
@@ -131,34 +131,35 @@ impl Tunnel {
         leaving: CancellationToken,
     ) -> Self {
         let (node, sink) = upgraded.stream.into_split();
-        let upload = Some(carry(payload, sink).boxed_local());
+        let forwarding = Some(forward(payload, sink).boxed_local());
         Self {
             node,
             buffer: upgraded.received,
-            upload,
+            forwarding,
             leaving: Box::pin(leaving.cancelled_owned()),
-            quiet: Idle::new(QUIET),
+            idle: IdleTimeout::new(SHUTDOWN_IDLE_TIMEOUT),
             _endpoint: endpoint,
             _permit: upgraded.permit,
             exchange,
         }
     }
 
-    /// Whether this gateway leaves, and the node has been quiet for a while: nobody else would end it.
+    /// Returns whether the gateway is shutting down and the node has been idle: neither end would close the
+    /// connection.
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         let client = &self.exchange.client;
-        self.leaving.as_mut().poll(cx).is_ready() && self.quiet.poll_expired(None, client, cx)
+        self.leaving.as_mut().poll(cx).is_ready() && self.idle.poll_expired(None, client, cx)
     }
 }
 
-/// Carries what the client sends until it, or the node, has had enough.
-async fn carry(mut payload: Payload, mut node: OwnedWriteHalf) {
+/// Forwards what the client sends until one of them closes its side.
+async fn forward(mut payload: Payload, mut node: OwnedWriteHalf) {
     while let Some(Ok(bytes)) = payload.next().await {
         if node.write_all(&bytes).await.is_err() {
-            return; // reading from the node will tell
+            return; // reading from the node returns the error
         }
     }
-    let _ = node.shutdown().await; // likewise
+    let _ = node.shutdown().await; // the same
 }
 
 impl MessageBody for Tunnel {
@@ -174,21 +175,21 @@ impl MessageBody for Tunnel {
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let this = &mut *self;
         if this
-            .upload
+            .forwarding
             .as_mut()
-            .is_some_and(|upload| upload.poll_unpin(cx).is_ready())
+            .is_some_and(|forwarding| forwarding.poll_unpin(cx).is_ready())
         {
-            this.upload = None;
+            this.forwarding = None;
         }
         if !this.buffer.is_empty() {
-            // It came right behind the head.
+            // It was received with the head.
             return Poll::Ready(Some(Ok(this.buffer.split().freeze())));
         }
         this.buffer.reserve(READ_BYTES);
         match poll_read_buf(Pin::new(&mut this.node), cx, &mut this.buffer) {
             Poll::Ready(Ok(0)) => Poll::Ready(None),
             Poll::Ready(Ok(_)) => {
-                this.quiet.reset();
+                this.idle.reset();
                 Poll::Ready(Some(Ok(this.buffer.split().freeze())))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),

@@ -13,40 +13,46 @@ use super::target;
 use super::trace::Ids;
 use crate::client::Client;
 
-/// Most heads need no more room, in bytes.
-const HEAD_BYTES: usize = 1 << 10;
+/// The initial capacity for a head, in bytes. Most heads fit.
+const HEAD_CAPACITY: usize = 1 << 10;
 
-/// A client's request, as it goes to nodes.
+/// A client's request as it is sent to nodes.
 #[derive(Clone, Copy)]
-pub(super) struct Outgoing<'a> {
-    pub(super) request: &'a HttpRequest,
-    /// Whose connection it came over.
+pub(super) struct UpstreamRequest<'a> {
+    pub(super) received: &'a HttpRequest,
+    /// The connection that it was received over.
     pub(super) client: &'a Client,
-    /// Without the route's prefix.
+    /// The target without the route's prefix.
     pub(super) target: &'a str,
-    /// Whether it asks for WebSocket.
-    pub(super) upgrade: bool,
+    /// Whether it is an upgrade to WebSocket.
+    pub(super) is_upgrade: bool,
     pub(super) ids: &'a Ids,
 }
 
-impl Outgoing<'_> {
-    /// The part of the path that the route cut off.
+impl UpstreamRequest<'_> {
+    /// Returns the prefix that the route removed from the path.
     fn prefix(&self) -> &str {
-        let target = self.request.uri().path_and_query();
+        let target = self.received.uri().path_and_query();
         let target = target.map_or("", PathAndQuery::as_str);
         target.strip_suffix(self.target).unwrap_or_default()
     }
 
-    /// The request for one node.
-    pub(super) fn to(&self, node: &Endpoint, body: RequestBody, via: &HeaderValue) -> Request {
-        let received = self.request.headers();
-        let mut head = BytesMut::with_capacity(HEAD_BYTES);
-        let slash = match self.target.starts_with('/') {
-            true => "",
-            false => "/", // the route's prefix was all there was before the query
+    /// Returns the request for one node.
+    pub(super) fn for_node(
+        &self,
+        node: &Endpoint,
+        body: RequestBody,
+        via: &HeaderValue,
+    ) -> Request {
+        let received = self.received.headers();
+        let mut head = BytesMut::with_capacity(HEAD_CAPACITY);
+        let slash = if self.target.starts_with('/') {
+            ""
+        } else {
+            "/" // the path was the route's prefix
         };
         let start = [
-            self.request.method().as_str(),
+            self.received.method().as_str(),
             " ",
             slash,
             self.target,
@@ -56,7 +62,7 @@ impl Outgoing<'_> {
             head.extend_from_slice(part.as_bytes());
         }
         // HTTP/1.1 requires a Host, HTTP/1.0 does not.
-        let host = target::host(self.request);
+        let host = target::host(self.received);
         fields::put_list(
             &mut head,
             &HOST,
@@ -65,12 +71,12 @@ impl Outgoing<'_> {
         let peer = self.client.peer.as_ref();
         let is_replaced = |name: &HeaderName| {
             let is_written = *name == HOST || (body.is_chunked() && *name == CONTENT_LENGTH);
-            is_written || self.ids.replace(name)
+            is_written || self.ids.replaces(name)
         };
         headers::put_all(&mut head, received, host, peer, via, is_replaced);
         forwarded::put_prefix(&mut head, received, peer, self.prefix());
         self.ids.put(&mut head);
-        if self.upgrade {
+        if self.is_upgrade {
             head.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
         }
         if body.is_chunked() {
@@ -78,8 +84,8 @@ impl Outgoing<'_> {
         }
         head.extend_from_slice(b"\r\n");
         let info = RequestInfo {
-            is_head: *self.request.method() == Method::HEAD,
-            is_upgrade: self.upgrade,
+            is_head: *self.received.method() == Method::HEAD,
+            is_upgrade: self.is_upgrade,
         };
         Request { head, body, info }
     }
