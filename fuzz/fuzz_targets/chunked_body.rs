@@ -1,4 +1,4 @@
-//! A chunked body, of a request or a response. Where it is cut into segments must not matter.
+//! A chunked body, of a request or a response. Its division into segments must not change the result.
 //!
 //! The first byte of the input is the place of the cut.
 #![no_main]

@@ -1,4 +1,4 @@
-//! The head of a node's response. Where it is cut into segments must not matter.
+//! The head of a node's response. Its division into segments must not change the result.
 //!
 //! The first two bytes of the input are the properties of the request and the place of the cut.
 #![no_main]

@@ -1,5 +1,5 @@
-//! Nodes are asked for their health when they join, when they keep silent, and when their time aside
-//! is over, so that no user has to find out.
+//! Health checks of nodes: when they are added, when requests to them have no response, and when their
+//! ejection expires, so that no request has to probe a node that does not work.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::convert::Infallible;
@@ -18,36 +18,36 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval};
 use upstream::is_local;
 
-/// How long a node may take to say how it is.
-const LIMIT: Duration = Duration::from_millis(800);
+/// The timeout of a health check.
+const TIMEOUT: Duration = Duration::from_millis(800);
 
-/// A probe that took so much longer than its limit did not come to run in time: we are busy, and it
-/// says nothing about the node.
-const LATE: Duration = Duration::from_millis(200);
+/// The excess over the timeout from which a health check without a response is not counted: the gateway is
+/// overloaded, and has polled it late.
+const MAX_DELAY: Duration = Duration::from_millis(200);
 
-/// After this time an ejected node is probed by a request although its health check has no response.
-const UNRESPONSIVE: Duration = Duration::from_secs(60);
+/// The time after which an ejected node is probed by a request although its health check has no response.
+const UNRESPONSIVE_PERIOD: Duration = Duration::from_secs(60);
 
-/// Nodes asked at once, at most.
-const PROBES: usize = 64;
+/// The maximum number of health checks at a time.
+const MAX_CHECKS: usize = 64;
 
-/// Reports that wait, at most. More would say the same of the same nodes.
-const QUEUE: usize = 256;
+/// The capacity of the queue. Further reports would be about the same nodes.
+const QUEUE_CAPACITY: usize = 256;
 
 /// The queue of nodes whose health is to be checked, since requests to them have no response.
 pub(crate) struct HealthCheckQueue(mpsc::Sender<Arc<Endpoint>>);
 
-/// What asks the nodes.
+/// Checks the health of nodes.
 pub(crate) struct Prober {
-    suspects: mpsc::Receiver<Arc<Endpoint>>,
+    queue: mpsc::Receiver<Arc<Endpoint>>,
     path: Option<String>,
     interval: Duration,
-    /// The endpoints of each service that were asked when they joined.
+    /// The endpoints of each service that have been queued after they were added.
     known: BTreeMap<ServiceName, Arc<[Arc<Endpoint>]>>,
-    /// To be asked, the most urgent first.
-    waiting: VecDeque<Asked>,
-    asking: HashSet<SocketAddr>,
-    /// Ejected nodes of which the log has that their health checks fail.
+    /// The checks to begin, the most urgent first.
+    waiting: VecDeque<Pending>,
+    running: HashSet<SocketAddr>,
+    /// Ejected nodes whose failed health checks have been logged.
     reported: HashSet<SocketAddr>,
 }
 
@@ -56,16 +56,16 @@ pub(crate) struct Prober {
 enum Check {
     /// A response below 500. A node with a 404 has no such path, and works.
     Passed,
-    /// A 5xx: the node is shutting down, does not work, or does not know better.
+    /// A 5xx: the node is shutting down, does not work, or has no such path.
     Failed(u16),
     NotConnected,
-    /// No connection for want of descriptors, memory or ports on this host.
+    /// No connection for lack of descriptors, memory or ports on this host.
     NotSent,
     /// No response in time, or an invalid one.
     NoResponse,
 }
 
-/// What follows from it.
+/// The action after a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
     Nothing,
@@ -74,19 +74,19 @@ enum Decision {
     Eject(Ejection),
 }
 
-/// A node to be asked.
-struct Asked {
+/// A health check to begin.
+struct Pending {
     endpoint: Arc<Endpoint>,
-    /// Whether requests to it have had no answer. Silence is held against nobody else: a node that
-    /// is only slow, or a gateway that is, would do for it.
-    suspected: bool,
+    /// Set if requests to the node have had no response. Without that, a check without a response does not
+    /// eject: a slow node or a slow gateway would suffice for it.
+    is_suspected: bool,
 }
 
 impl HealthCheckQueue {
-    /// Tells of a node that keeps silent.
+    /// Reports a node without a response to a request.
     pub(crate) fn report(&self, endpoint: &Arc<Endpoint>) {
         if endpoint.ejected().is_none() {
-            // A full queue holds what matters; a closed one means that the gateway is leaving.
+            // A full queue contains enough; a closed one means that the gateway is shutting down.
             let _ = self.0.try_send(endpoint.clone());
         }
     }
@@ -94,58 +94,58 @@ impl HealthCheckQueue {
 
 impl Prober {
     pub(crate) fn new(path: Option<String>, interval: Duration) -> (HealthCheckQueue, Self) {
-        let (sender, suspects) = mpsc::channel(QUEUE);
+        let (sender, queue) = mpsc::channel(QUEUE_CAPACITY);
         let prober = Self {
-            suspects,
+            queue,
             path,
             interval,
             known: BTreeMap::new(),
             waiting: VecDeque::new(),
-            asking: HashSet::new(),
+            running: HashSet::new(),
             reported: HashSet::new(),
         };
         (HealthCheckQueue(sender), prober)
     }
 
-    /// Asks whoever has to be asked. Has no end.
+    /// Checks the nodes of these services. Never returns.
     pub(crate) async fn run(
         mut self,
         discovery: &DiscoveryClient,
         services: &[ServiceName],
     ) -> Infallible {
         let Some(path) = self.path.take() else {
-            return self.run_without_asking(discovery, services).await;
+            return self.run_without_checks(discovery, services).await;
         };
         let client = Client::builder()
-            .timeout(LIMIT)
+            .timeout(TIMEOUT)
             .disable_redirects()
             .finish();
         let mut changes = changes(discovery, services);
         let mut ticks = interval(self.interval);
-        let mut probes = FuturesUnordered::new();
+        let mut checks = FuturesUnordered::new();
         loop {
             tokio::select! {
-                Some(suspect) = self.suspects.recv() => {
-                    self.waiting.push_front(Asked::new(&suspect, true));
+                Some(endpoint) = self.queue.recv() => {
+                    self.waiting.push_front(Pending::new(&endpoint, true));
                 }
-                Some(service) = changes.next() => self.add_newcomers(discovery, &service),
+                Some(service) = changes.next() => self.add_new(discovery, &service),
                 _ = ticks.tick() => self.add_due(),
-                Some((endpoint, check, decision)) = probes.next() => {
+                Some((endpoint, check, decision)) = checks.next() => {
                     self.act(&endpoint, check, decision);
                 }
             }
-            while probes.len() < PROBES
-                && let Some(asked) = self.waiting.pop_front()
+            while checks.len() < MAX_CHECKS
+                && let Some(pending) = self.waiting.pop_front()
             {
-                if self.asking.insert(asked.endpoint.address) {
-                    probes.push(probe(&client, &path, asked));
+                if self.running.insert(pending.endpoint.address) {
+                    checks.push(check(&client, &path, pending));
                 }
             }
         }
     }
 
     fn act(&mut self, endpoint: &Arc<Endpoint>, check: Check, decision: Decision) {
-        self.asking.remove(&endpoint.address);
+        self.running.remove(&endpoint.address);
         match decision {
             Decision::Nothing | Decision::Uneject => {}
             Decision::Eject(why) => endpoint.eject(why),
@@ -163,9 +163,9 @@ impl Prober {
         }
     }
 
-    /// Whoever was set aside is back when its time is over: the next request finds out. One that timed
-    /// out is back when a single request has had a response.
-    async fn run_without_asking(
+    /// Un-ejects nodes when their ejection expires. After timeouts a node becomes half-open instead, and is
+    /// un-ejected when a single request has had a response.
+    async fn run_without_checks(
         mut self,
         discovery: &DiscoveryClient,
         services: &[ServiceName],
@@ -174,12 +174,12 @@ impl Prober {
         loop {
             ticks.tick().await;
             for service in services {
-                self.add_newcomers(discovery, service);
+                self.add_new(discovery, service);
             }
             self.waiting.clear();
             self.add_due();
             let now = std::time::Instant::now();
-            for Asked { endpoint, .. } in self.waiting.drain(..) {
+            for Pending { endpoint, .. } in self.waiting.drain(..) {
                 match endpoint.ejected() {
                     Some(Ejection::Timeout) => endpoint.half_open(),
                     _ => endpoint.uneject(now),
@@ -188,14 +188,14 @@ impl Prober {
         }
     }
 
-    fn add_newcomers(&mut self, discovery: &DiscoveryClient, service: &ServiceName) {
+    fn add_new(&mut self, discovery: &DiscoveryClient, service: &ServiceName) {
         let Some(view) = discovery.view(service) else {
             return;
         };
         let known = self.known.entry(service.clone()).or_default();
-        let newcomers = newcomers(known, view.endpoints());
+        let added = added(known, view.endpoints());
         self.waiting
-            .extend(newcomers.map(|endpoint| Asked::new(endpoint, false)));
+            .extend(added.map(|endpoint| Pending::new(endpoint, false)));
         *known = view.endpoints().clone();
     }
 
@@ -203,7 +203,7 @@ impl Prober {
         let waiting: HashSet<_> = self
             .waiting
             .iter()
-            .map(|asked| asked.endpoint.address)
+            .map(|pending| pending.endpoint.address)
             .collect();
         let all = self.known.values().flat_map(|endpoints| endpoints.iter());
         let ejected = all.clone().filter(|e| e.ejected().is_some());
@@ -211,22 +211,22 @@ impl Prober {
         self.reported.retain(|address| ejected.contains(address));
         let due = all.filter(|e| e.is_ejection_expired() && !waiting.contains(&e.address));
         self.waiting
-            .extend(due.map(|endpoint| Asked::new(endpoint, false)));
+            .extend(due.map(|endpoint| Pending::new(endpoint, false)));
     }
 }
 
-impl Asked {
-    fn new(endpoint: &Arc<Endpoint>, suspected: bool) -> Self {
+impl Pending {
+    fn new(endpoint: &Arc<Endpoint>, is_suspected: bool) -> Self {
         Self {
             endpoint: endpoint.clone(),
-            suspected,
+            is_suspected,
         }
     }
 }
 
-/// Those of a list who are not in the one before it. Both are sorted by address, and what stayed the
-/// same is the same in both, so most take no look at their address.
-fn newcomers<'a>(
+/// Returns the endpoints of a snapshot that are not in the one before it. Both are sorted by address, and
+/// unchanged endpoints are identical, so that most need no comparison of addresses.
+fn added<'a>(
     before: &'a [Arc<Endpoint>],
     now: &'a [Arc<Endpoint>],
 ) -> impl Iterator<Item = &'a Arc<Endpoint>> {
@@ -240,7 +240,7 @@ fn newcomers<'a>(
     })
 }
 
-/// Which of the routes' services changed in any way, or was there from the beginning.
+/// Returns the services that have changed, and at first all of them.
 fn changes(
     discovery: &DiscoveryClient,
     services: &[ServiceName],
@@ -260,14 +260,16 @@ fn changes(
     select_all(changes).boxed()
 }
 
-/// Checks the health of one node, and decides what follows.
-async fn probe(client: &Client, path: &str, asked: Asked) -> (Arc<Endpoint>, Check, Decision) {
-    let endpoint = asked.endpoint;
+/// Checks the health of one node, and decides on the action.
+async fn check(client: &Client, path: &str, pending: Pending) -> (Arc<Endpoint>, Check, Decision) {
+    let endpoint = pending.endpoint;
     let (began, heard) = (Instant::now(), endpoint.successes());
     let request = client.get(format!("http://{}{path}", endpoint.address));
-    let request = request.force_close(); // awc would keep it, and not notice when the node goes
+    let request = request.force_close(); // awc would pool it, and not detect that the node has closed it
     let check = match request.send().await {
-        Ok(answer) if answer.status().is_server_error() => Check::Failed(answer.status().as_u16()),
+        Ok(response) if response.status().is_server_error() => {
+            Check::Failed(response.status().as_u16())
+        }
         Ok(_) => Check::Passed,
         Err(SendRequestError::Connect(ConnectError::Io(error))) if is_local(&error) => {
             Check::NotSent
@@ -275,8 +277,8 @@ async fn probe(client: &Client, path: &str, asked: Asked) -> (Arc<Endpoint>, Che
         Err(SendRequestError::Connect(_)) => Check::NotConnected,
         Err(_) => Check::NoResponse,
     };
-    let in_time = began.elapsed() < LIMIT + LATE;
-    let is_silent = asked.suspected && in_time && endpoint.successes() == heard;
+    let in_time = began.elapsed() < TIMEOUT + MAX_DELAY;
+    let is_silent = pending.is_suspected && in_time && endpoint.successes() == heard;
     let ejected = endpoint.ejected().zip(endpoint.ejected_for());
     let decision = decide(ejected, check, is_silent);
     if decision == Decision::Uneject {
@@ -285,7 +287,7 @@ async fn probe(client: &Client, path: &str, asked: Asked) -> (Arc<Endpoint>, Che
     (endpoint, check, decision)
 }
 
-/// What follows from the health check of a node that is ejected for a reason and since a time, or not.
+/// Decides on the action after a health check, of a node that is ejected (for a reason, since a time) or not.
 ///
 /// | check | up | ejected | ejected for timeouts |
 /// |---|---|---|---|
@@ -302,7 +304,7 @@ fn decide(ejected: Option<(Ejection, Duration)>, check: Check, is_silent: bool) 
         (Check::Passed, _) => Decision::Uneject,
         (Check::Failed(_), Some(_)) => Decision::HalfOpen,
         (Check::Failed(_), None) => Decision::Nothing,
-        (Check::NoResponse, Some((_, time))) if time >= UNRESPONSIVE => Decision::HalfOpen,
+        (Check::NoResponse, Some((_, time))) if time >= UNRESPONSIVE_PERIOD => Decision::HalfOpen,
         (Check::NoResponse, None) if is_silent => Decision::Eject(Ejection::Silent),
         (Check::NoResponse, _) => Decision::Nothing,
         (Check::NotConnected, _) => Decision::Eject(Ejection::Unreachable),
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_are_those_who_joined_and_those_whose_entry_changed() {
+    fn added_and_changed_endpoints_are_new() {
         let before: Vec<_> = [2, 3, 5, 6, 8].map(endpoint).into();
         let [_, three, five, _, eight] = &*before else {
             panic!("five of them")
@@ -350,11 +352,8 @@ mod tests {
             changed,
             eight.clone(),
         ];
-        let new = |before, now| -> Vec<_> {
-            newcomers(before, now)
-                .map(|new| new.address.port())
-                .collect()
-        };
+        let new =
+            |before, now| -> Vec<_> { added(before, now).map(|new| new.address.port()).collect() };
         assert_eq!(new(&before, &now), [1, 4, 6]);
         assert_eq!(new(&[], &now), [1, 3, 4, 5, 6, 8]);
         assert_eq!(new(&now, &now), [0; 0]);
@@ -362,9 +361,9 @@ mod tests {
     }
 
     #[test]
-    fn every_check_leads_to_what_the_table_has() {
+    fn each_check_leads_to_its_action_in_the_table() {
         use Decision::{Eject, HalfOpen, Nothing, Uneject};
-        let lately = |why| Some((why, Duration::from_secs(1)));
+        let recent = |why| Some((why, Duration::from_secs(1)));
         let silent = Eject(Ejection::Silent);
         let gone = Eject(Ejection::Unreachable);
         // Up, ejected as failing, for timeouts.
@@ -374,12 +373,12 @@ mod tests {
             (Check::NoResponse, [silent, Nothing, Nothing]),
             (Check::NotConnected, [gone, gone, gone]),
         ] {
-            let states = [None, lately(Ejection::Failing), lately(Ejection::Timeout)];
+            let states = [None, recent(Ejection::Failing), recent(Ejection::Timeout)];
             let decided = states.map(|ejected| decide(ejected, check, true));
             assert_eq!(decided, decisions, "{check}");
         }
         for why in Ejection::ALL {
-            let ejected = Some((why, UNRESPONSIVE));
+            let ejected = Some((why, UNRESPONSIVE_PERIOD));
             assert_eq!(decide(ejected, Check::NoResponse, true), HalfOpen);
             assert_eq!(decide(ejected, Check::NoResponse, false), HalfOpen);
         }

@@ -75,13 +75,13 @@ pub(super) struct Attempts<'a> {
     may_repeat: bool,
     may_hedge: bool,
     is_hedged: bool,
-    /// The time from which a hedged request may be sent. `None` if its response would come too late.
+    /// The time from which a hedged request may be sent. `None` if its response would be too late.
     hedge_at: Option<Instant>,
-    /// Whether the next attempt is not charged to the budget, since the first one was a probe.
+    /// Set if the next attempt is not charged to the budget, since the first one was a probe.
     is_free: bool,
     tried: Vec<Arc<Endpoint>>,
     attempts: usize,
-    /// Whether a pooled connection turned out to be closed.
+    /// Set if a pooled connection turned out to be closed.
     avoids_pool: bool,
     running: Vec<Attempt<'a>>,
     /// The time at which another node is tried in parallel with those that are being connected to. `None` if

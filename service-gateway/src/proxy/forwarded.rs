@@ -58,7 +58,7 @@ const C_NAMES: [&str; 3] = [
 ];
 const T_NAMES: [&str; 1] = ["true-client-ip"];
 
-/// How a field relates to the client's description.
+/// The relation of a field to the description of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Another field.
@@ -172,9 +172,10 @@ pub(super) fn put_prefix(
     peer: Option<&Peer>,
     removed: &str,
 ) {
-    let before = match is_trusted(peer) {
-        true => single(received, &X_FORWARDED_PREFIX, is_prefix),
-        false => None,
+    let before = if is_trusted(peer) {
+        single(received, &X_FORWARDED_PREFIX, is_prefix)
+    } else {
+        None
     };
     let before = before.map_or(&[][..], HeaderValue::as_bytes);
     let before = before.strip_suffix(b"/").unwrap_or(before);

@@ -6,7 +6,7 @@
 //! | has a 5xx response | a failure |
 //! | gets no connection | a connect failure, which ejects at once |
 //! | gets no connection in time | a connect timeout |
-//! | gets none for want of descriptors, memory or ports on this host | nothing |
+//! | gets none for lack of descriptors, memory or ports on this host | nothing |
 //! | breaks before the end of the response's head, or gets no HTTP | a failure |
 //! | gets a response that can be read in two ways | a failure |
 //! | finds that a pooled connection was closed before reuse | nothing |
@@ -14,7 +14,7 @@
 //! | has no response at the deadline, and began shortly before | nothing |
 //! | has no response when another attempt has one below 500 in half the time or less | a timeout |
 //! | has no response when another attempt has one after more time, or a 5xx | nothing |
-//! | is given up since the client left or broke its body off | nothing |
+//! | is given up since the client has disconnected or its body is incomplete | nothing |
 //!
 //! A node that waits for the rest of the client's body is not at fault: its attempt counts among the
 //! node's failures if it broke, and does not lead to an ejection.
@@ -22,7 +22,7 @@
 //! A connect timeout is weaker evidence than a refused connection: a node whose backlog is full drops
 //! connections, and responds to those that it has. So one does not eject, several in a row do.
 //!
-//! A lost hedge is no evidence by itself: where all nodes are slow, the first attempt has its response
+//! A lost hedge alone is no evidence: where all nodes are slow, the first attempt has its response
 //! first, and where all of them wait for the same event, all respond at once. `discovery/src/ejection.rs` has what follows from several reports in a row.
 
 use std::time::Duration;

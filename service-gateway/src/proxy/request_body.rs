@@ -43,7 +43,7 @@ enum Progress {
     NotStarted,
     /// Everything received has been forwarded: more is expected from the client.
     AwaitsClient,
-    /// Since this time the node has to receive the next bytes, or to respond.
+    /// The node has to receive the next bytes, or to respond, since this time.
     AwaitsNode(Instant),
 }
 
@@ -182,5 +182,5 @@ impl BodySource for BodyStream {
 }
 
 fn incomplete() -> io::Error {
-    io::Error::other("the client's body broke off")
+    io::Error::other("the request's body is incomplete")
 }

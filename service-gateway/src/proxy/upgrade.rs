@@ -68,7 +68,7 @@ pub(super) fn is_requested(request: &HttpRequest) -> Result<bool, Refusal> {
     if is_valid {
         Ok(true)
     } else {
-        Err(Reason::BadRequest.because("not a sound upgrade to websocket"))
+        Err(Reason::BadRequest.because("invalid upgrade to websocket"))
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct UpstreamRequest<'a> {
     pub(super) client: &'a Client,
     /// The target without the route's prefix.
     pub(super) target: &'a str,
-    /// Whether it is an upgrade to WebSocket.
+    /// Set for an upgrade to WebSocket.
     pub(super) is_upgrade: bool,
     pub(super) ids: &'a Ids,
 }

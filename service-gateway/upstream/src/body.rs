@@ -15,7 +15,7 @@ pub struct ResponseBody {
     /// `None` after an error.
     connection: Option<Connection>,
     framing: Framing,
-    /// Whether the connection cannot be reused.
+    /// Set if the connection cannot be reused.
     closes: bool,
     node: SocketAddr,
     pool: Rc<Pool>,

@@ -28,9 +28,9 @@ pub struct Connection {
     received: BytesMut,
     /// `None` when all of the request was sent, or the connection takes no more of it.
     encoder: Option<RequestEncoder>,
-    /// Whether the connection takes no more bytes.
+    /// Set if the connection takes no more bytes.
     write_closed: bool,
-    /// Whether a write met a reset. Linux reports a reset once: a read after it returns an end.
+    /// Set if a write returned a reset. Linux reports a reset once: a read after it returns an end.
     was_reset: bool,
     /// Counts the connection among those that may be open.
     permit: OwnedSemaphorePermit,
@@ -157,7 +157,7 @@ impl Connection {
     ///
     /// # Errors
     /// If the request's body is incomplete, or nothing at all can be sent. A later error of the connection
-    /// ends the sending without an error: a node that refuses an upload may close its connection at once,
+    /// ends the sending without an error: a node that refuses a body may close its connection at once,
     /// and its response can still be read.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(encoder) = &mut self.encoder else {

@@ -1,4 +1,4 @@
-//! The bytes of a request as they are sent: its head, and its body as it arrives.
+//! The bytes of a request as they are sent: its head, and its body as it is received.
 
 use std::fmt::Write;
 use std::io::{self, IoSlice};

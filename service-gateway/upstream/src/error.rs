@@ -15,7 +15,7 @@ pub enum SendError {
     /// The connection was closed before a byte of the response was received, or the request's body is
     /// incomplete.
     NoResponse(io::Error),
-    /// What was received is not a response, or not a whole head.
+    /// The received bytes are not a valid response.
     InvalidResponse(ParseError),
 }
 

@@ -43,7 +43,7 @@ pub struct ResponseHead {
     pub headers: HeaderMap,
     /// The value of `Content-Length`. Without a body it is the length of what a GET would return.
     pub length: Option<u64>,
-    /// Whether the connection cannot be reused after this response.
+    /// Set if the connection cannot be reused after this response.
     pub closes: bool,
 }
 

@@ -7,7 +7,7 @@
 //! - [`SendError`]: the reasons for which there is no response.
 //!
 //! A response whose end another parser could find elsewhere is an error ([`ParseError::AmbiguousFraming`]),
-//! and a connection is reused only if its last response has ended where the head said. No task is spawned
+//! and a connection is reused only if its last response has ended as announced by the head. No task is spawned
 //! for a request: the task that polls a response also sends what is left of the request.
 //!
 //! What follows from an error (a retry, an ejection, a status code) is decided by the caller. There are no

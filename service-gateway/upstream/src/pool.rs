@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::error::is_local;
 
 /// The number of sweeps after which an idle connection is closed, before the node does it (the greeter after
-/// 75 s): a request must not meet a connection that is just being closed. With thousands of nodes, longer
+/// 75 s): a request must not be sent over a connection that is being closed. With thousands of nodes, longer
 /// pooling costs memory, and few of the connections are reused.
 const IDLE_SWEEPS: u64 = 15;
 

@@ -12,16 +12,16 @@ pub struct Request {
     pub head: BytesMut,
     /// The body. The head has to announce it: with its length, or as chunked.
     pub body: RequestBody,
-    /// What the parser of the response has to know.
+    /// The properties that the parser of the response needs.
     pub info: RequestInfo,
 }
 
 /// The properties of a request that the meaning of its response depends on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestInfo {
-    /// Whether the method is HEAD, so that the response has no body.
+    /// Set if the method is HEAD, so that the response has no body.
     pub is_head: bool,
-    /// Whether it is an upgrade to another protocol.
+    /// Set for an upgrade to another protocol.
     pub is_upgrade: bool,
 }
 
@@ -30,11 +30,11 @@ pub struct RequestInfo {
 pub enum RequestBody {
     /// All of its bytes.
     Full(Bytes),
-    /// Chunks that are sent as they arrive.
+    /// Bytes that are sent as they are received.
     Streaming(StreamingBody),
 }
 
-/// A body that arrives while the request is sent.
+/// A body that is received while it is sent.
 ///
 /// It is shared with the request that it belongs to, which may outlast the connection. So its methods take
 /// `&self`.
@@ -59,7 +59,7 @@ pub trait BodySource {
 pub struct StreamingBody(Rc<dyn BodySource>);
 
 impl RequestBody {
-    /// Creates a body that is sent as it arrives.
+    /// Creates a body that is sent as it is received.
     pub fn streaming(source: Rc<dyn BodySource>) -> Self {
         Self::Streaming(StreamingBody(source))
     }
