@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderName, HeaderValue};
-use discovery::{Error, Resolver, Tags};
+use discovery::{ParseError, Resolver, Tags};
 
 use super::budget::Budget;
 use super::gateway::Worker;
@@ -67,5 +67,5 @@ impl<'a> Destination<'a> {
 fn parse_tags(line: &HeaderValue) -> Result<Tags, Refusal> {
     let bad = |error: &str| Reason::BadRequest.because(format!("{SERVICE_TAGS}: {error}"));
     let text = line.to_str().map_err(|_| bad("not text"))?;
-    text.parse().map_err(|error: Error| bad(&error.to_string()))
+    text.parse().map_err(|error: ParseError| bad(&error.to_string()))
 }
