@@ -13,7 +13,10 @@
 //! `discovery/src` do not use it: to them, its types of `discovery` are those of another crate.
 
 #![allow(clippy::unwrap_used, reason = "in a test it is an assertion")]
-#![allow(clippy::new_without_default, reason = "what starts something says so")]
+#![allow(
+    clippy::new_without_default,
+    reason = "constructors that start or create something"
+)]
 
 #[cfg(feature = "certificates")]
 pub mod certificates;

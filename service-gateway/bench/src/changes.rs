@@ -20,7 +20,7 @@ const SAMPLES: usize = 200;
 /// How far apart changes are: of many in a row, the gateway takes what comes in 20 ms at once.
 const APART: Duration = Duration::from_millis(50);
 
-/// How long very many of them keep changing, a thousand times a second, so many in one transaction.
+/// The time for which many nodes change, a thousand times a second, and the changes in one transaction.
 const CHANGING: Duration = Duration::from_secs(20);
 const AT_ONCE: usize = 20;
 
@@ -53,8 +53,8 @@ fn row(what: &str, mut times: Vec<Duration>) {
     println!("| {what} | {p50:.1} | {p99:.1} | {most:.1} |");
 }
 
-/// Beside four nodes that stay, one after the other joins and leaves. All are one greeter: Linux has
-/// all of 127.0.0.0/8.
+/// One node after the other joins and leaves, and four stay. All are one greeter: Linux has all of
+/// 127.0.0.0/8.
 async fn felt() -> anyhow::Result<[Vec<Duration>; 2]> {
     let (etcd, directory) = (Etcd::start().await, Directory::new()?);
     let greeter = greeter(&directory).await?;
@@ -84,7 +84,7 @@ async fn felt() -> anyhow::Result<[Vec<Duration>; 2]> {
     Ok([joined, left])
 }
 
-/// Services with as many nodes each.
+/// Services, and the nodes of each.
 struct Crowd {
     services: usize,
     nodes: usize,
@@ -147,7 +147,7 @@ impl Crowd {
     }
 }
 
-/// A gateway in front of whoever etcd lists.
+/// A gateway in front of the nodes in an etcd.
 pub(crate) struct Running {
     pub(crate) gateway: Process,
     client: Client,
@@ -183,7 +183,7 @@ impl Running {
         answer.is_ok_and(|answer| answer.status().is_success())
     }
 
-    /// How many nodes it knows, of all services.
+    /// Returns the number of nodes that it knows, of all services.
     async fn known(&self) -> anyhow::Result<usize> {
         let url = format!("http://{}/metrics", self.gateway.admin()?);
         let answer = self.client.get(url).send().await;

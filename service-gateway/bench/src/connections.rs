@@ -17,12 +17,12 @@ use crate::wrk;
 /// Clients that have had an answer each, and ask for nothing more.
 const IDLE: usize = 5000;
 
-/// Nodes that get requests over as many connections, and for how long.
+/// The number of nodes, of connections, and the time for which they carry requests.
 const NODES: usize = 300;
 const CONNECTIONS: usize = 256;
 const TIME: Duration = Duration::from_secs(20);
 
-/// How long until connections to nodes are given up that nobody uses, and a little more.
+/// A little more than the idle timeout of connections to nodes.
 const LATER: Duration = Duration::from_secs(18);
 
 /// Prints both as Markdown.

@@ -25,7 +25,7 @@ fn processor() -> String {
     )
 }
 
-/// A program's name, and the first word with a digit of what it says to `-v`.
+/// Returns a program's name, and the first word with a digit in the output of `-v`.
 fn version(program: &str) -> String {
     let Ok(output) = Command::new(program).arg("-v").output() else {
         return format!("{program}: not there");

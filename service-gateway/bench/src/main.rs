@@ -1,4 +1,4 @@
-//! What a request through the gateway costs, beside nginx and HAProxy in the same run.
+//! The cost of a request through the gateway, compared with nginx and HAProxy in the same run.
 //! `scripts/bench.sh` gets what it needs, builds and runs it.
 //!
 //! All peers are in front of the same two greeters and take turns, round after round, so that whatever
@@ -94,7 +94,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The peers, all of them running, and who answers them.
+/// The peers, which run, and the greeters behind them.
 struct Bench {
     peers: Vec<Peer>,
     directory: Directory,

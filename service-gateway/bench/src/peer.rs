@@ -1,4 +1,4 @@
-//! The proxies that are compared, each set up as its documentation says for many requests on kept connections.
+//! The proxies that are compared, each configured by its documentation for many requests on reused connections.
 
 use std::fmt::Write;
 use std::fs::{self, File};
@@ -151,7 +151,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         if let Runs::Other(child) = &mut self.runs {
-            // SIGTERM, so that nginx takes its workers along. It may have ended by itself, which is as good.
+            // SIGTERM, so that nginx ends its workers too. It may have ended before.
             let _ = Command::new("kill").arg(child.id().to_string()).status();
             let _ = child.wait();
         }

@@ -138,7 +138,7 @@ fn x(index: usize) -> usize {
     LINES + index * APART
 }
 
-/// Which lines' names stand at which height: beside their ends, but never one over the other.
+/// Returns the height of each line's name: at the end of the line, without an overlap.
 fn names(ends: impl Iterator<Item = f64>) -> Vec<(usize, f64)> {
     let mut names: Vec<_> = ends.enumerate().collect();
     names.sort_by(|one, other| other.1.total_cmp(&one.1)); // the lowest first

@@ -112,7 +112,7 @@ async fn show(tally: &RefCell<Tally>) {
         if terminal {
             use std::io::Write;
             print!("\r\x1b[K{line}");
-            // A terminal that is gone ends the process by itself.
+            // If the terminal is closed, the process ends.
             let _ = std::io::stdout().flush();
         } else {
             println!("{line}");

@@ -1,5 +1,5 @@
 //! A registry that is none of ours, in one file: [`registry.rs`](registry.rs). Registers a node in a
-//! directory, and prints who is listed there whenever that changes:
+//! directory, and prints the nodes that are registered there whenever they change:
 //!
 //! ```text
 //! cargo run -p file_registry -- /tmp/services greeter 127.0.0.1:9001
