@@ -172,7 +172,7 @@ def a_fourth_that_joins_is_seen_within_half_a_second(system, dashboard):
     address = system.greeter("v2")
     took = dashboard.shows(address, "up")
     assert took < 0.5, took
-    dashboard.says(f"{address} (v2) joined")
+    dashboard.says(f"{address} (v2) added")
     until("its share", lambda: abs(dashboard.rate(address) - RATE / 4) < RATE / 20)
 
 
@@ -182,14 +182,14 @@ def one_that_leaves_is_gone_within_half_a_second(system, dashboard):
     system.stop(name)
     took = dashboard.lacks(address)
     assert took < 0.5, took
-    dashboard.says(f"{address} (v2) left")
+    dashboard.says(f"{address} (v2) removed")
 
 
-def one_that_is_killed_is_set_aside_and_then_gone(system, dashboard):
+def one_that_is_killed_is_ejected_and_then_gone(system, dashboard):
     address, name = next(iter(system.greeters.items()))
     system.stop(name, signal.SIGKILL)
     dashboard.shows(address, "ejected", limit=3)
-    dashboard.says(f"{address} (v1) set aside: nobody there")
+    dashboard.says(f"{address} (v1) ejected: unreachable")
     dashboard.lacks(address)
     failures = dashboard.page.locator('[data-of="failures"] dd > small').inner_text()
     assert failures == "0 in all", failures
@@ -214,11 +214,11 @@ def etcd_goes_and_comes_and_the_nodes_stay(system, dashboard):
     nodes = dashboard.page.locator(".node").count()
     system.stop("etcd", signal.SIGKILL)
     dashboard.wait("document.body.dataset.registry === 'away'")
-    dashboard.says(f"the registry is away, serving the last known {nodes} nodes")
+    dashboard.says(f"registry disconnected, serving the last known {nodes} nodes")
     dashboard.count(nodes)
     system.start_etcd()
     dashboard.wait("document.body.dataset.registry === 'connected'", limit=30)
-    dashboard.says("the registry is back")
+    dashboard.says("registry reconnected")
     dashboard.count(nodes)
 
 
@@ -272,7 +272,7 @@ CASES = [
     three_nodes_are_drawn_with_their_shares,
     a_fourth_that_joins_is_seen_within_half_a_second,
     one_that_leaves_is_gone_within_half_a_second,
-    one_that_is_killed_is_set_aside_and_then_gone,
+    one_that_is_killed_is_ejected_and_then_gone,
     a_drained_node_gets_nothing_until_it_is_released,
     etcd_goes_and_comes_and_the_nodes_stay,
     two_hundred_nodes_are_drawn,
@@ -281,7 +281,7 @@ CASES = [
 
 
 def take_pictures(system, browser, directory):
-    """The README's: under load, one node just set aside, in light and dark."""
+    """The README's: under load, one node just ejected, in light and dark."""
     directory.mkdir(parents=True, exist_ok=True)
     system.load(150)
     dashboards = {scheme: Dashboard(browser, system, scheme=scheme, height=760) for scheme in ("light", "dark")}

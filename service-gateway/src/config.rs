@@ -138,13 +138,13 @@ pub struct Config {
     #[arg(long, env, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub hedge_after: Duration,
 
-    /// What nodes are asked when they join, keep silent, or were set aside; any answer but 5xx is
+    /// What nodes are asked when they join, keep silent, or were ejected; any answer but 5xx is
     /// good. A node whose requests timed out, or whose answer is 5xx for ever, returns by a request. off:
-    /// nobody is asked, and nodes that were set aside are tried again by requests
+    /// nobody is asked, and ejected nodes are tried again by requests
     #[arg(long, env, value_name = "PATH", default_value = "/health", value_parser = probe_path)]
     pub probe_path: ProbePath,
 
-    /// How often nodes that were set aside are asked
+    /// How often ejected nodes are checked
     #[arg(long, env, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub probe_interval: Duration,
 

@@ -162,8 +162,8 @@ impl Metrics {
         page.gauge("requests_in_flight", "Requests being answered now", one(clients.in_flight() as u64));
         page.counter("connections_cut", "Connections cut off because the client was too slow", cut);
         page.gauge("nodes", "Nodes known now, by what may be done with them", each(views, nodes));
-        page.gauge("nodes_ejected", "Nodes set aside now", each(views, ejected));
-        page.counter("ejections", "How often nodes were set aside", each(views, ejections));
+        page.gauge("nodes_ejected", "Ejected nodes", each(views, ejected));
+        page.counter("ejections", "Ejections of nodes", each(views, ejections));
         page.gauge("registry_connected", "1 while the registry can be followed", each(views, connected));
         page.gauge("registry_revision", "The revision of the last list", each(views, |view| [(Labels::new(), view.map_or(0, View::revision))]));
         page.gauge("registry_stale_seconds", "For how long the last list is stale", each(views, stale));

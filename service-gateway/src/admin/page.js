@@ -6,52 +6,52 @@
 const texts = {
   en: {
     traffic: "Traffic", requests: "Requests", failures: "Failures", retries: "Retries", hedges: "Hedges",
-    registry: "Registry", events: "Events", revision: "Revision", age: "List told", stale: "Stale for", skipped: "Entries skipped",
+    registry: "Registry", events: "Events", revision: "Revision", age: "Snapshot", stale: "Stale for", skipped: "Entries skipped",
     live: "live", lost: "the gateway is away, trying again …", total: (n) => `${n} in all`,
     ago: (time) => `${time} ago`, now: "now",
     link: {
       connected: (name) => `${name}: connected`,
-      away: (name, nodes) => `${name}: away, serving the last known ${count(nodes, "node")}`,
-      pending: (name) => `${name}: no list yet`,
+      away: (name, nodes) => `${name}: disconnected, serving the last known ${count(nodes, "node")}`,
+      pending: (name) => `${name}: no snapshot yet`,
     },
-    states: { up: "up", ejected: "set aside", unconfirmed: "unconfirmed", draining: "draining", leaving: "leaving" },
-    why: { unreachable: "nobody there", silent: "no answer", failing: "5 × 5xx", timeout: "5 × timeout" },
-    setAside: (why) => `set aside: ${why}`,
+    states: { up: "up", ejected: "ejected", unconfirmed: "unconfirmed", draining: "draining", leaving: "leaving" },
+    why: { unreachable: "unreachable", silent: "no response", failing: "5 × 5xx", timeout: "5 × timeout" },
+    ejected: (why) => `ejected: ${why}`,
     nodes: (n) => count(n, "node"), failed: (n) => `${n} failed`, perSecond: "/s", idle: "no requests",
     untagged: "no version", more: (n) => `… and ${n} more, all of them in /api/instances`,
     drain: "drain", release: "release", act: (action, node) => `${action} ${node}`, refused: (why) => `refused: ${why}`,
     split: "Share of the versions", instances: (service) => `Nodes of ${service}`,
     chart: (requests, failures) => `The last three minutes. Now ${requests} requests, ${failures} failures.`,
     happened: {
-      listed: (who) => `first list: ${who}`, joined: (who) => `${who} joined`, left: (who) => `${who} left`,
-      changed: (who) => `${who} registered anew`, ejected: (who, why) => `${who} set aside: ${why}`,
+      listed: (who) => `initial snapshot: ${who}`, joined: (who) => `${who} added`, left: (who) => `${who} removed`,
+      changed: (who) => `${who} registered again`, ejected: (who, why) => `${who} ejected: ${why}`,
       draining: (who) => `${who} draining`, up: (who) => `${who} up again`,
-      unconfirmed: (who) => `${who} vanished from the list, kept for now`,
-      away: (who) => `the registry is away, serving the last known ${who}`, connected: (who) => `the registry is back: ${who}`,
+      unconfirmed: (who) => `${who} unconfirmed: removed with most of the others, kept for now`,
+      away: (who) => `registry disconnected, serving the last known ${who}`, connected: (who) => `registry reconnected: ${who}`,
     },
     named: (instance, version) => (version ? `${instance} (${version})` : instance),
   },
   zh: {
     traffic: "流量", requests: "请求", failures: "失败", retries: "重试", hedges: "对冲",
-    registry: "注册中心", events: "事件", revision: "修订号", age: "列表更新于", stale: "已过期", skipped: "跳过的条目",
+    registry: "注册中心", events: "事件", revision: "修订号", age: "快照更新于", stale: "已过期", skipped: "跳过的条目",
     live: "实时", lost: "网关失联，正在重连…", total: (n) => `共 ${n}`,
     ago: (time) => `${time}前`, now: "现在",
     link: {
       connected: (name) => `${name}：已连接`,
       away: (name, nodes) => `${name}：失联，沿用最后已知的 ${nodes} 个节点`,
-      pending: (name) => `${name}：尚无列表`,
+      pending: (name) => `${name}：尚无快照`,
     },
-    states: { up: "正常", ejected: "已隔离", unconfirmed: "待确认", draining: "摘流中", leaving: "离开" },
+    states: { up: "正常", ejected: "已摘除", unconfirmed: "待确认", draining: "摘流中", leaving: "离开" },
     why: { unreachable: "无法连接", silent: "无响应", failing: "连续 5 次 5xx", timeout: "连续 5 次超时" },
-    setAside: (why) => `已隔离：${why}`,
+    ejected: (why) => `已摘除：${why}`,
     nodes: (n) => `${n} 个节点`, failed: (n) => `${n} 失败`, perSecond: "/秒", idle: "没有请求",
     untagged: "无版本", more: (n) => `……另有 ${n} 个，全部见 /api/instances`,
     drain: "摘流", release: "恢复", act: (action, node) => `${action} ${node}`, refused: (why) => `被拒绝：${why}`,
     split: "各版本占比", instances: (service) => `${service} 的节点`,
     chart: (requests, failures) => `最近三分钟。当前请求 ${requests}，失败 ${failures}。`,
     happened: {
-      listed: (who) => `首个列表：${who}`, joined: (who) => `${who} 加入`, left: (who) => `${who} 离开`,
-      changed: (who) => `${who} 重新注册`, ejected: (who, why) => `${who} 被隔离：${why}`,
+      listed: (who) => `初始快照：${who}`, joined: (who) => `${who} 加入`, left: (who) => `${who} 离开`,
+      changed: (who) => `${who} 重新注册`, ejected: (who, why) => `${who} 被摘除：${why}`,
       draining: (who) => `${who} 开始摘流`, up: (who) => `${who} 恢复正常`,
       unconfirmed: (who) => `${who} 从列表中消失，暂时保留`,
       away: (who) => `注册中心失联，沿用最后已知的 ${who}`, connected: (who) => `注册中心恢复：${who}`,
@@ -156,7 +156,7 @@ class Node {
     say(parts.latency, this.latency === null ? "–" : milliseconds(this.latency));
     say(parts.failures, text.failed(whole.format(told.failures)));
     parts.failures.classList.toggle("some", told.failures > 0);
-    say(parts.state, told.ejected ? text.setAside(text.why[told.ejected]) : text.states[told.state]);
+    say(parts.state, told.ejected ? text.ejected(text.why[told.ejected]) : text.states[told.state]);
     for (const line of this.lines) {
       set(line, "data-state", told.state);
       style(line, "--version", colour);
