@@ -67,5 +67,6 @@ impl<'a> Destination<'a> {
 fn parse_tags(line: &HeaderValue) -> Result<Tags, Refusal> {
     let bad = |error: &str| Reason::BadRequest.because(format!("{SERVICE_TAGS}: {error}"));
     let text = line.to_str().map_err(|_| bad("not text"))?;
-    text.parse().map_err(|error: ParseError| bad(&error.to_string()))
+    text.parse()
+        .map_err(|error: ParseError| bad(&error.to_string()))
 }
