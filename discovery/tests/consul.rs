@@ -1,4 +1,4 @@
-//! What stands in Consul, and what becomes of it when its agent forgets.
+//! What a node is in Consul, and how it survives an agent that loses it.
 #![cfg(feature = "consul")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -16,13 +16,13 @@ use testing::scene::Scene;
 use testing::server::Server;
 use testing::{Directory, PATIENCE, consul, eventually};
 
-/// A request of somebody else's to an agent, and its answer.
-async fn ask(consul: &Server, method: Method, path: &str, body: Value) -> Value {
-    let answer = try_ask(consul, method, path, body).await;
+/// Sends a request to the agent as another client would. Returns the response.
+async fn request(consul: &Server, method: Method, path: &str, body: Value) -> Value {
+    let answer = try_request(consul, method, path, body).await;
     answer.unwrap_or_else(|refused| panic!("{path}: {refused}"))
 }
 
-async fn try_ask(
+async fn try_request(
     consul: &Server,
     method: Method,
     path: &str,
@@ -44,48 +44,51 @@ async fn try_ask(
 }
 
 #[tokio::test]
-async fn a_node_is_a_service_with_its_address_as_id_and_its_tags_as_meta() {
+async fn a_node_is_a_service_with_tags_as_meta() {
     let consul = consul::start().await;
     let scene = Scene::new(consul.registry());
     let node = scene.join_with(1, "version=v1,region=cn").await;
     let path = format!("health/service/{}?passing", scene.service);
-    let list = ask(&consul, Method::GET, &path, Value::Null).await;
+    let list = request(&consul, Method::GET, &path, Value::Null).await;
     let service = &list[0]["Service"];
     assert_eq!(service["ID"], "10.0.0.1:1");
     assert_eq!(service["Address"], "10.0.0.1");
     assert_eq!(service["Port"], 1);
     assert_eq!(service["Meta"], json!({"version": "v1", "region": "cn"}));
     node.deregister().await.unwrap();
-    let services = ask(&consul, Method::GET, "agent/services", Value::Null).await;
+    let services = request(&consul, Method::GET, "agent/services", Value::Null).await;
     assert_eq!(services, json!({}));
 }
 
 #[tokio::test]
-async fn a_check_or_a_service_that_somebody_took_away_comes_back() {
+async fn a_deleted_check_or_service_is_restored() {
     let consul = consul::start().await;
     let scene = Scene::new(consul.registry()).with_ttl(Duration::from_secs(2));
     let _node = scene.join(1).await;
-    let checks = async || ask(&consul, Method::GET, "agent/checks", Value::Null).await;
+    let checks = async || request(&consul, Method::GET, "agent/checks", Value::Null).await;
     let ids = async || -> Vec<String> {
         let checks = checks().await;
         checks.as_object().unwrap().keys().cloned().collect()
     };
     let first = ids().await;
     let path = format!("agent/check/deregister/{}", first[0]);
-    ask(&consul, Method::PUT, &path, Value::Null).await;
-    eventually("the check is back", PATIENCE, async || ids().await == first).await;
+    request(&consul, Method::PUT, &path, Value::Null).await;
+    eventually("the check is restored", PATIENCE, async || {
+        ids().await == first
+    })
+    .await;
     let path = "agent/service/deregister/10.0.0.1:1";
-    ask(&consul, Method::PUT, path, Value::Null).await;
-    eventually("the service is back", PATIENCE, async || {
+    request(&consul, Method::PUT, path, Value::Null).await;
+    eventually("the service is restored", PATIENCE, async || {
         ids().await == first
     })
     .await;
     scene.lists(&["1"]).await;
 }
 
-/// Registering anew does not call a check alive that Consul has and that failed.
+/// Registering again does not reset a check that Consul has and that fails.
 #[tokio::test]
-async fn a_node_that_was_cut_off_for_longer_than_it_lives_comes_back() {
+async fn a_node_returns_after_more_than_its_ttl() {
     let consul = consul::start().await;
     let relay = Relay::to(consul.address()).await;
     let ttl = Duration::from_secs(2);
@@ -93,7 +96,7 @@ async fn a_node_that_was_cut_off_for_longer_than_it_lives_comes_back() {
     let _one = scene.join(1).await;
     let path = format!("health/service/{}?passing", scene.service);
     let listed = async || {
-        let list = ask(&consul, Method::GET, &path, Value::Null).await;
+        let list = request(&consul, Method::GET, &path, Value::Null).await;
         list.as_array().is_some_and(|list| !list.is_empty())
     };
     assert!(listed().await);
@@ -103,9 +106,9 @@ async fn a_node_that_was_cut_off_for_longer_than_it_lives_comes_back() {
     eventually("it is on it again", PATIENCE, listed).await;
 }
 
-/// Its index begins anew, far below the one that was waited for.
+/// Its index starts over, far below that of the blocking query.
 #[tokio::test]
-async fn an_empty_consul_in_its_place_is_filled_and_followed() {
+async fn nodes_register_with_an_empty_consul() {
     let mut consul = consul::start().await;
     let scene = Scene::new(consul.registry());
     let _one = scene.join(1).await;
@@ -120,7 +123,7 @@ async fn an_empty_consul_in_its_place_is_filled_and_followed() {
 }
 
 #[tokio::test]
-async fn a_silent_agent_is_noticed_and_its_return_too() {
+async fn a_frozen_agent_is_detected() {
     let consul = consul::start().await;
     let scene = Scene::new(consul.registry());
     let _one = scene.join(1).await;
@@ -133,7 +136,7 @@ async fn a_silent_agent_is_noticed_and_its_return_too() {
 }
 
 #[tokio::test]
-async fn services_that_are_no_nodes_are_skipped_and_counted() {
+async fn services_that_are_no_nodes_are_counted() {
     let consul = consul::start().await;
     let scene = Scene::new(consul.registry());
     let _good = scene.join(1).await;
@@ -144,7 +147,7 @@ async fn services_that_are_no_nodes_are_skipped_and_counted() {
     ] {
         let service =
             json!({"ID": id, "Name": scene.service.as_str(), "Address": address, "Port": port});
-        ask(&consul, Method::PUT, "agent/service/register", service).await;
+        request(&consul, Method::PUT, "agent/service/register", service).await;
     }
     scene.lists(&["1", "2"]).await;
     let counted = async || scene.view().skipped() == 2;
@@ -152,11 +155,11 @@ async fn services_that_are_no_nodes_are_skipped_and_counted() {
 }
 
 #[tokio::test]
-async fn a_token_is_read_from_its_file_whenever_it_is_needed() {
+async fn a_token_is_read_for_each_request() {
     let consul = consul::start_with_acl().await;
     let made = std::cell::RefCell::new(Value::Null);
     let bootstrapped = async || {
-        let first = try_ask(&consul, Method::PUT, "acl/bootstrap", json!({})).await;
+        let first = try_request(&consul, Method::PUT, "acl/bootstrap", json!({})).await;
         first.map(|first| made.replace(first)).is_ok()
     };
     eventually("there is a first token", PATIENCE, bootstrapped).await;

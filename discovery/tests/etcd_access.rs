@@ -1,4 +1,4 @@
-//! An etcd that wants to know its clients, and clients that want to know their etcd.
+//! Authentication of clients by etcd, and of etcd by clients.
 #![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -12,7 +12,7 @@ use testing::etcd::{Etcd, registry_at};
 use testing::scene::Scene;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// An etcd with TLS, whose certificate is made out to a host.
+/// Starts an etcd with TLS, whose certificate is for `host`.
 async fn with_tls(authority: &Authority, host: &str, flags: &[&str]) -> Etcd {
     let (cert, key) = authority.issue(host);
     let own = Identity::from_pem(std::fs::read(&cert).unwrap(), std::fs::read(&key).unwrap());
@@ -28,15 +28,15 @@ async fn with_tls(authority: &Authority, host: &str, flags: &[&str]) -> Etcd {
     etcd
 }
 
-/// A node can be registered and found there.
+/// Requires that a node can be registered and found there.
 async fn works(url: &str) {
     let scene = Scene::new(registry_at(url));
     let _one = scene.join(1).await;
     scene.lists(&["1"]).await;
 }
 
-/// What is said of it when no list can be had. That no answer came in time says nothing of why: a
-/// busy machine may take so long to check a password.
+/// Returns the error of a watch without a snapshot. A timeout is retried, because it does not name the
+/// cause: a busy machine may take long to check a password.
 async fn refusal(url: &str) -> String {
     let registry = registry_at(url);
     let mut lists = registry.watch(&"greeter".parse().unwrap());
@@ -52,7 +52,7 @@ async fn refusal(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn nodes_are_registered_and_found_over_tls() {
+async fn nodes_are_found_over_tls() {
     let authority = Authority::new();
     let etcd = with_tls(&authority, "127.0.0.1", &[]).await;
     works(&format!(
@@ -64,13 +64,13 @@ async fn nodes_are_registered_and_found_over_tls() {
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_we_trust_vouches_for_is_refused() {
+async fn a_server_without_a_trusted_root_is_rejected() {
     let (authority, other) = (Authority::new(), Authority::new());
     let etcd = with_tls(&authority, "127.0.0.1", &[]).await;
     let url = format!("etcd+tls://{}", etcd.address());
     let error = refusal(&format!("{url}?ca={}", other.ca())).await;
     assert!(error.contains("UnknownIssuer"), "{error}");
-    // The system's roots, if it has any, do not know it either.
+    // The system's roots, if there are any, did not issue it either.
     let error = refusal(&url).await;
     assert!(
         error.contains("UnknownIssuer") || error.contains("native"),
@@ -89,7 +89,7 @@ async fn a_server_that_nobody_we_trust_vouches_for_is_refused() {
 }
 
 #[tokio::test]
-async fn a_renewed_root_counts_without_a_restart() {
+async fn a_renewed_root_needs_no_restart() {
     let (authority, old) = (Authority::new(), Authority::new());
     let etcd = with_tls(&authority, "127.0.0.1", &[]).await;
     let scene = Scene::new(registry_at(&format!(
@@ -109,7 +109,7 @@ async fn a_renewed_root_counts_without_a_restart() {
 }
 
 #[tokio::test]
-async fn a_server_may_have_another_name_than_its_address() {
+async fn a_server_name_may_differ_from_the_host() {
     let authority = Authority::new();
     let etcd = with_tls(&authority, "etcd.example", &[]).await;
     let url = format!("etcd+tls://{}?ca={}", etcd.address(), authority.ca());
@@ -119,7 +119,7 @@ async fn a_server_may_have_another_name_than_its_address() {
 }
 
 #[tokio::test]
-async fn a_client_shows_its_certificate_to_who_wants_one() {
+async fn a_client_certificate_is_presented() {
     let authority = Authority::new();
     let trust = format!("--trusted-ca-file={}", authority.ca());
     let etcd = with_tls(&authority, "127.0.0.1", &["--client-cert-auth", &trust]).await;
@@ -127,13 +127,13 @@ async fn a_client_shows_its_certificate_to_who_wants_one() {
     let url = format!("etcd+tls://{}?ca={}", etcd.address(), authority.ca());
     works(&format!("{url}&cert={cert}&key={key}")).await;
     let error = refusal(&url).await;
-    // Why it was sent away, or that it was: whichever it learns first.
+    // The TLS alert, or the closed connection: whichever arrives first.
     let told = ["Certificate", "closed"].map(|word| error.contains(word));
     assert!(told.contains(&true), "{error}");
 }
 
-/// An etcd that has users: root, and greeter, whose password is "p@ss" and who may do what nodes
-/// and clients do. Tokens live for two seconds, and checking a password costs as little as it can.
+/// Starts an etcd with the users root, and greeter with the password "p@ss" and the permissions of nodes
+/// and clients. Tokens expire after two seconds, and the hash of a password is as cheap as possible.
 async fn with_users() -> Etcd {
     let mut etcd = Etcd::not_yet().with_flags(["--auth-token-ttl=2", "--bcrypt-cost=4"]);
     etcd.run().await;
@@ -153,7 +153,7 @@ async fn with_users() -> Etcd {
 }
 
 #[tokio::test]
-async fn who_is_not_the_user_it_claims_to_be_is_refused() {
+async fn invalid_credentials_are_rejected() {
     let etcd = with_users().await;
     let error = refusal(&format!("etcd://greeter:s3cret@{}", etcd.address())).await;
     assert!(error.contains("authentication failed"), "{error}");
@@ -165,14 +165,14 @@ async fn who_is_not_the_user_it_claims_to_be_is_refused() {
 }
 
 #[tokio::test]
-async fn a_user_stays_known_when_its_tokens_expire() {
+async fn expired_tokens_are_renewed() {
     let etcd = with_users().await;
     let url = format!("etcd://greeter:p%40ss@{}", etcd.address());
     let scene = Scene::new(registry_at(&url)).with_ttl(Duration::from_secs(9));
     let _one = scene.join(1).await;
     scene.lists(&["1"]).await;
     let (created, mut other) = (etcd.created().await, etcd.client().await);
-    // The keeper looks at its key every three seconds, and finds a new token necessary each time.
+    // The registrar reads its key every three seconds, and needs a new token each time.
     sleep_until(Instant::now() + Duration::from_secs(10)).await;
     let two = scene.join(2).await;
     scene.lists(&["1", "2"]).await;
@@ -184,7 +184,7 @@ async fn a_user_stays_known_when_its_tokens_expire() {
 }
 
 #[tokio::test]
-async fn a_new_password_in_its_file_counts_without_a_restart() {
+async fn a_new_password_needs_no_restart() {
     let (files, etcd) = (Authority::new(), with_users().await);
     let password = files.write("password", "old\n");
     let url = format!("etcd://greeter@{}?password-file={password}", etcd.address());

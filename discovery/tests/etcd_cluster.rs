@@ -1,4 +1,4 @@
-//! What can happen to members of an etcd cluster, and what a registration and clients make of it.
+//! Faults of the members of an etcd cluster, and how registrations and clients survive them.
 #![cfg(feature = "etcd")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -11,14 +11,14 @@ use testing::etcd::{Etcd, registry};
 use testing::scene::Scene;
 use testing::{eventually, free_port};
 
-/// How soon a fault is noticed, another member found, and all as before.
+/// Maximum time until a fault is detected, another member found, and everything as before.
 const LIMIT: Duration = Duration::from_secs(14);
 
-/// How soon a client that knows nothing has a list from what is left of a cluster.
-const FIRST_LIST: Duration = Duration::from_secs(5);
+/// Maximum time until a new client has a snapshot from the rest of a cluster.
+const INITIAL_SNAPSHOT: Duration = Duration::from_secs(5);
 
-/// The nodes 1 and 2 in a cluster of three, and several clients: each registry begins with a member
-/// of its own choice.
+/// The nodes 1 and 2 in a cluster of three, and several clients: each registry starts with a random
+/// member.
 struct Cluster {
     members: [Etcd; 3],
     scene: Scene,
@@ -54,7 +54,7 @@ impl Cluster {
         self.all_list(&["1", "2"]).await;
     }
 
-    /// The number of the leader, and of a follower.
+    /// Returns the numbers of the leader and of a follower.
     async fn roles(&self) -> (usize, usize) {
         for (number, etcd) in self.members.iter().enumerate() {
             let status = etcd.client().await.status().await.unwrap();
@@ -67,7 +67,7 @@ impl Cluster {
 }
 
 #[tokio::test]
-async fn no_registration_is_lost_with_the_leader() {
+async fn registrations_survive_the_leader() {
     let mut cluster = Cluster::start().await;
     let (leader, follower) = cluster.roles().await;
     let created = cluster.members[follower].created().await;
@@ -85,7 +85,7 @@ async fn a_frozen_follower_is_left_for_another_member() {
 }
 
 #[tokio::test]
-async fn nodes_stay_known_while_too_few_members_are_left() {
+async fn nodes_stay_known_without_a_quorum() {
     let mut cluster = Cluster::start().await;
     let [_, two, three] = &mut cluster.members;
     two.kill();
@@ -105,20 +105,20 @@ async fn nodes_stay_known_while_too_few_members_are_left() {
 }
 
 #[tokio::test]
-async fn a_client_that_knows_nothing_gets_what_the_last_member_knows() {
+async fn a_new_client_reads_from_the_last_member() {
     let mut cluster = Cluster::start().await;
     let [one, two, three] = &mut cluster.members;
     let addresses = [&*one, two, three].map(Etcd::address);
     two.kill();
-    three.freeze(); // it costs a limit to find out, where a dead one refuses at once
+    three.freeze(); // detected by a timeout, whereas a dead one refuses at once
     for begin in 0..3 {
         let mut order = addresses.clone();
         order.rotate_left(begin);
         let late = cluster.scene.seen_through(registry(&order.join(",")));
         let knows = async || late.client.view(&late.service).is_some();
-        eventually("a first list", FIRST_LIST, knows).await;
+        eventually("an initial snapshot", INITIAL_SNAPSHOT, knows).await;
         let stale = async || late.stale_for().is_some();
-        eventually("it is called stale", FIRST_LIST, stale).await;
+        eventually("it is called stale", INITIAL_SNAPSHOT, stale).await;
         assert_eq!(late.view().endpoints().len(), 2);
         cluster.clients.push(late);
     }
@@ -127,7 +127,7 @@ async fn a_client_that_knows_nothing_gets_what_the_last_member_knows() {
 }
 
 #[tokio::test]
-async fn a_list_that_may_be_stale_is_not_taken_from_a_cluster_that_is_well() {
+async fn a_healthy_cluster_gives_no_stale_snapshot() {
     let cluster = Cluster::start().await;
     let nobody = format!("127.0.0.1:{}", free_port());
     let addresses = cluster.members.each_ref().map(Etcd::address).join(",");
@@ -140,7 +140,7 @@ async fn a_list_that_may_be_stale_is_not_taken_from_a_cluster_that_is_well() {
         .next()
         .await
         .unwrap()
-        .expect("no error after a good list");
+        .expect("no error after a consistent snapshot");
     assert_eq!(next.nodes().len(), 3);
     three.deregister().await.unwrap();
 }

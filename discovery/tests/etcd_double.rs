@@ -1,8 +1,8 @@
-//! What the real etcd cannot be made to do at will, done by a stand-in: answers that are lost or
-//! late, streams that fall silent, and all of it in any order.
+//! Faults that a real etcd does not produce on demand, from a scripted fake: lost and late responses,
+//! streams that stop without an end, in any order.
 //!
-//! A schedule that fails tells its seed. `SEED=… cargo test --test etcd_double` runs it alone; how
-//! the requests of several tasks fall together differs a little from run to run.
+//! A schedule that fails prints its seed. `SEED=… cargo test --test etcd_double` runs it alone; the
+//! interleaving of tasks differs a little from run to run.
 #![cfg(feature = "etcd")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -19,24 +19,24 @@ use testing::scripted_etcd::{Call, End, Outcome, ScriptedEtcd, State};
 use testing::{PATIENCE, eventually};
 use tokio::time::{Instant, sleep, timeout};
 
-/// A node's time to live.
+/// TTL of the nodes.
 const TTL: Duration = Duration::from_secs(2);
 
-/// The limit within which a silent watch is noticed: after 8 s, with a margin.
-const NOTICED: Duration = Duration::from_secs(10);
+/// Maximum time until a silent watch is detected: 8 s, with a margin.
+const DETECTION_LIMIT: Duration = Duration::from_secs(10);
 
-/// How many schedules run at a time, and how many steps each has.
+/// Number of schedules that run at a time.
 const SCHEDULES: usize = 12;
+/// Number of steps of each.
 const STEPS: usize = 30;
 
-/// How often it is looked whether all is right when the double behaves. For 25 s: renewals may yet
-/// fail after 5 s, a watch that was silent then is noticed after 8 s, requests without an answer
-/// after 2 s each, and whoever waits before the next try waits up to 2 s. A machine that has no time
-/// for nodes to renew their leases has none to look either, so looks are counted and not seconds.
-const LOOKS: usize = 500;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+/// Maximum number of checks after the fake behaves again. They last for 25 s: renewals may fail after 5 s,
+/// a silent watch is detected after 8 s, requests without a response after 2 s each, and a backoff takes up
+/// to 2 s. Checks are counted instead of seconds because a busy machine delays both them and renewals.
+const MAX_CHECKS: usize = 500;
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Nodes have these ports.
+/// Ports of the nodes.
 const PORTS: std::ops::RangeInclusive<u16> = 1..=6;
 
 async fn scene() -> (ScriptedEtcd, Scene) {
@@ -61,7 +61,7 @@ impl Entry for Scene {
     }
 }
 
-/// The next list of a watch, or why there is none.
+/// Returns the ports of the next snapshot of a watch, or its error.
 async fn next(lists: &mut SnapshotStream) -> Result<Vec<u16>, String> {
     let next = timeout(PATIENCE, lists.next()).await;
     let list = next.expect("in time").expect("a watch does not end");
@@ -70,10 +70,10 @@ async fn next(lists: &mut SnapshotStream) -> Result<Vec<u16>, String> {
         .map_err(|error| error.to_string())
 }
 
-/// A watch that begins where its list ended would be accepted, and be told of nothing until the
-/// other etcd gets that far.
+/// The other etcd would accept a watch from the revision of the snapshot, and send no event until it gets
+/// that far.
 #[tokio::test]
-async fn a_watch_that_another_etcd_accepted_is_not_believed() {
+async fn a_watch_of_another_etcd_is_an_error() {
     let (double, scene) = scene().await;
     let put = |state: &mut State, port| state.put(&scene.key(port), &scene.value(port, "v1"), 0);
     double.change(|state| put(state, 1)).unwrap();
@@ -86,9 +86,9 @@ async fn a_watch_that_another_etcd_accepted_is_not_believed() {
     assert_eq!(next(&mut lists).await.unwrap(), [2]);
 }
 
-/// One message with all of this would be larger than what is read.
+/// One message with all of this would exceed the maximum size.
 #[tokio::test]
-async fn more_history_than_fits_a_message_comes_in_pieces() {
+async fn large_histories_are_fragmented() {
     let (double, scene) = scene().await;
     let mut lists = scene.registry.watch(&scene.service);
     assert!(next(&mut lists).await.unwrap().is_empty());
@@ -110,49 +110,49 @@ async fn more_history_than_fits_a_message_comes_in_pieces() {
 }
 
 #[tokio::test]
-async fn a_registration_that_is_dropped_leaves_its_key_to_the_lease() {
+async fn a_dropped_registration_leaves_its_key_to_the_lease() {
     let (double, scene) = scene().await;
     let node = scene.join(1).await;
     let dropped = Instant::now();
     drop(node);
     let gone = async || double.look(|state| state.keys.is_empty());
     eventually("its key is gone", TTL + TTL, gone).await;
-    assert!(dropped.elapsed() > TTL / 2, "it did not say goodbye");
+    assert!(dropped.elapsed() > TTL / 2, "it was not deregistered");
 }
 
 #[tokio::test]
-async fn a_key_that_was_deleted_is_back_although_its_lease_was_renewed() {
+async fn a_deleted_key_is_restored_despite_renewals() {
     let (double, scene) = scene().await;
     let node = scene.join(1).await;
     double.change(|state| state.delete(&scene.key(1)));
     let back = async || double.look(|state| state.keys.len()) == 1;
-    eventually("the key is back", TTL + TTL, back).await;
+    eventually("the key is restored", TTL + TTL, back).await;
     eventually("it is registered", PATIENCE, async || node.is_registered()).await;
 }
 
 #[tokio::test]
-async fn a_key_that_a_successor_wrote_is_left_alone_until_it_is_gone() {
+async fn a_new_owners_key_is_left_alone() {
     let (double, scene) = scene().await;
     let node = scene.join(1).await;
-    let theirs = scene.value(1, "v2");
-    let put = |state: &mut State| state.put(&scene.key(1), &theirs, 0);
+    let other = scene.value(1, "v2");
+    let put = |state: &mut State| state.put(&scene.key(1), &other, 0);
     double.change(put).unwrap();
     eventually("it is noticed", TTL, async || !node.is_registered()).await;
     let leases = || double.look(|state| state.leases.keys().copied().collect::<Vec<_>>());
     let before = leases();
     let time_for_a_try = Instant::now() + TTL + TTL;
-    let changed = async || double.look(|state| state.keys[&scene.key(1)].value != theirs);
+    let changed = async || double.look(|state| state.keys[&scene.key(1)].value != other);
     while Instant::now() < time_for_a_try {
-        assert!(!changed().await, "the successor's key was overwritten");
+        assert!(!changed().await, "the new owner's key was overwritten");
         sleep(Duration::from_millis(20)).await;
     }
-    assert!(leases().len() <= before.len(), "no lease without a use");
+    assert!(leases().len() <= before.len(), "no unused lease");
     double.change(|state| state.delete(&scene.key(1)));
     timeout(PATIENCE, node.registered()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_request_that_fails_once_is_made_again_at_once() {
+async fn a_failed_request_is_retried_at_once() {
     let (double, scene) = scene().await;
     for call in [Call::Range, Call::Grant, Call::Txn] {
         double.script().call(call, Outcome::Refused);
@@ -162,17 +162,17 @@ async fn a_request_that_fails_once_is_made_again_at_once() {
     let node = scene.register(scene.node(1));
     timeout(PATIENCE, node.registered()).await.unwrap();
     let granted = double.look(|state| state.leases.len());
-    assert_eq!(granted, 1, "it did not begin anew");
+    assert_eq!(granted, 1, "it did not start over");
     assert!(double.script().is_done());
 }
 
-/// A list for every change would be all that 10 000 nodes let etcd do.
+/// A range read for every change of 10 000 nodes would keep etcd busy.
 #[tokio::test]
-async fn changes_come_without_another_list_being_read() {
+async fn changes_need_no_further_range_read() {
     let (double, scene) = scene().await;
     let mut lists = scene.registry.watch(&scene.service);
     assert!(next(&mut lists).await.unwrap().is_empty());
-    double.script().call(Call::Range, Outcome::Refused); // the next list
+    double.script().call(Call::Range, Outcome::Refused); // the next snapshot
     for port in 1..=3 {
         let value = scene.value(port, "v1");
         let put = |state: &mut State| state.put(&scene.key(port), &value, 0);
@@ -180,31 +180,34 @@ async fn changes_come_without_another_list_being_read() {
         let all: Vec<_> = (1..=port).collect();
         assert_eq!(next(&mut lists).await.unwrap(), all);
     }
-    assert!(!double.script().is_done(), "a list was read");
+    assert!(!double.script().is_done(), "a snapshot was taken");
 }
 
-/// The watch starts at the snapshot's own revision: an event of it is sent again, and is no change.
+/// The watch starts at the snapshot's own revision: an event of it is sent again, and changes nothing.
 #[tokio::test]
-async fn a_quiet_watch_is_alive_as_long_as_progress_is_reported() {
+async fn progress_keeps_a_quiet_watch_alive() {
     let (double, scene) = scene().await;
     let put = |state: &mut State| state.put(&scene.key(1), &scene.value(1, "v1"), 0);
     double.change(put).unwrap();
     let mut lists = scene.registry.watch(&scene.service);
     assert_eq!(next(&mut lists).await.unwrap(), [1]);
-    let item = timeout(NOTICED, lists.next()).await;
+    let item = timeout(DETECTION_LIMIT, lists.next()).await;
     assert!(item.is_err(), "{item:?}");
     double.replace();
     double.script().watch(End::Silent, 1); // after it was created
     assert!(next(&mut lists).await.is_err(), "the stream ended");
     assert!(next(&mut lists).await.unwrap().is_empty());
-    let silent = timeout(NOTICED, lists.next()).await.unwrap().unwrap();
+    let silent = timeout(DETECTION_LIMIT, lists.next())
+        .await
+        .unwrap()
+        .unwrap();
     let error = silent.unwrap_err().to_string();
     assert!(error.contains("silent"), "{error}");
 }
 
-/// Nobody knows of the cancelled watch but from its last message: nothing comes after it.
+/// A cancelled watch is announced in its last message only: nothing follows.
 #[tokio::test]
-async fn a_cancelled_watch_begins_again_at_once() {
+async fn a_cancelled_watch_restarts_at_once() {
     let (double, scene) = scene().await;
     let mut lists = scene.registry.watch(&scene.service);
     assert!(next(&mut lists).await.unwrap().is_empty());
@@ -218,7 +221,7 @@ async fn a_cancelled_watch_begins_again_at_once() {
 }
 
 #[tokio::test]
-async fn a_node_whose_renewals_are_not_answered_takes_another_lease_in_time() {
+async fn lost_renewals_lead_to_another_lease() {
     let (double, scene) = scene().await;
     let scene = scene.with_ttl(3 * TTL);
     double.script().renewals(End::Silent, 1); // after the one that opens it
@@ -234,78 +237,80 @@ async fn a_node_whose_renewals_are_not_answered_takes_another_lease_in_time() {
     );
 }
 
-/// A node that has to take another lease, and what becomes of its two tries to put its key under
-/// that one.
-async fn with_another_lease(tries: [Outcome; 2]) -> (ScriptedEtcd, Scene, Registration, i64) {
+/// Registers a node that needs another lease, with the outcomes of two attempts to put its key under it.
+async fn with_another_lease(attempts: [Outcome; 2]) -> (ScriptedEtcd, Scene, Registration, i64) {
     let (double, scene) = scene().await;
-    let scene = scene.with_ttl(3 * TTL); // it waits up to 3 s between its tries
+    let scene = scene.with_ttl(3 * TTL); // the backoff takes up to 3 s
     let node = scene.join(1).await;
     let created = double.look(|state| state.keys[&scene.key(1)].create_revision);
     let fails = [Outcome::Refused; 2].map(|outcome| (Call::Range, outcome));
-    let tries = tries.map(|outcome| (Call::Txn, outcome));
-    for (call, outcome) in fails.into_iter().chain(tries) {
+    let attempts = attempts.map(|outcome| (Call::Txn, outcome));
+    for (call, outcome) in fails.into_iter().chain(attempts) {
         double.script().call(call, outcome);
     }
-    eventually("it tried", PATIENCE, async || double.script().is_done()).await;
+    eventually("both attempts", PATIENCE, async || {
+        double.script().is_done()
+    })
+    .await;
     (double, scene, node, created)
 }
 
-/// The second try finds the key changed: by the first, which nobody knows.
+/// The second attempt finds the key changed, by the first one, whose response was lost.
 const LOST: [Outcome; 2] = [Outcome::Lost, Outcome::Done];
 
 #[tokio::test]
-async fn a_key_that_was_put_or_not_under_another_lease_is_kept() {
-    for tries in [LOST, [Outcome::Refused; 2]] {
-        let (double, scene, node, created) = with_another_lease(tries).await;
+async fn an_unconfirmed_put_keeps_the_key() {
+    for attempts in [LOST, [Outcome::Refused; 2]] {
+        let (double, scene, node, created) = with_another_lease(attempts).await;
         timeout(PATIENCE, node.registered()).await.unwrap();
         let still = double.look(|state| state.keys[&scene.key(1)].create_revision);
-        assert_eq!(still, created, "it was never gone: {tries:?}");
+        assert_eq!(still, created, "it was never gone: {attempts:?}");
     }
 }
 
 #[tokio::test]
-async fn a_key_that_was_put_or_not_under_another_lease_leaves_with_its_node() {
-    for tries in [LOST, [Outcome::Refused; 2]] {
-        let (double, _scene, node, _) = with_another_lease(tries).await;
+async fn deregistering_removes_an_unconfirmed_put() {
+    for attempts in [LOST, [Outcome::Refused; 2]] {
+        let (double, _scene, node, _) = with_another_lease(attempts).await;
         node.deregister().await.unwrap();
-        assert!(double.look(|state| state.keys.is_empty()), "{tries:?}");
+        assert!(double.look(|state| state.keys.is_empty()), "{attempts:?}");
     }
 }
 
 #[tokio::test]
-async fn a_node_whose_lease_could_not_be_revoked_has_not_left() {
+async fn deregistering_fails_without_a_revocation() {
     let (double, scene) = scene().await;
-    let scene = scene.with_ttl(Duration::from_secs(3600)); // it does not end by itself
+    let scene = scene.with_ttl(Duration::from_secs(3600)); // it does not expire during the test
     let node = scene.join(1).await;
     for _ in 0..2 {
-        double.script().call(Call::Revoke, Outcome::Refused); // there is a second try
+        double.script().call(Call::Revoke, Outcome::Refused); // there is a second attempt
     }
     assert!(node.deregister().await.is_err());
     assert!(double.look(|state| state.keys.contains_key(&scene.key(1))));
 }
 
 #[tokio::test]
-async fn a_key_that_changed_after_a_look_is_not_overwritten() {
+async fn a_key_changed_after_a_read_is_not_overwritten() {
     let (double, scene) = scene().await;
     let node = scene.join(1).await;
     let late = Outcome::Late(Duration::from_millis(500));
     for outcome in [Outcome::Refused, Outcome::Refused, late] {
         double.script().call(Call::Range, outcome);
     }
-    eventually("it looked again", PATIENCE, async || {
+    eventually("it read the key again", PATIENCE, async || {
         double.script().is_done()
     })
     .await;
-    let theirs = scene.value(1, "v2");
-    let put = |state: &mut State| state.put(&scene.key(1), &theirs, 0);
+    let other = scene.value(1, "v2");
+    let put = |state: &mut State| state.put(&scene.key(1), &other, 0);
     double.change(put).unwrap();
-    sleep(TTL).await; // it tries again meanwhile
-    assert!(double.look(|state| state.keys[&scene.key(1)].value == theirs));
+    sleep(TTL).await; // it retries meanwhile
+    assert!(double.look(|state| state.keys[&scene.key(1)].value == other));
     assert!(!node.is_registered());
 }
 
 #[tokio::test]
-async fn whatever_happens_all_is_right_in_the_end() {
+async fn random_faults_end_in_the_right_state() {
     let given = std::env::var("SEED").ok();
     let given = given.map(|seed| vec![seed.parse().expect("SEED is a number")]);
     let seeds = given.unwrap_or_else(|| {
@@ -316,20 +321,20 @@ async fn whatever_happens_all_is_right_in_the_end() {
     join_all(seeds.into_iter().map(run)).await;
 }
 
-/// Nodes that come and go, an etcd that fails, and others who change what it has.
+/// Nodes that are added and removed, a fake that fails, and other clients that change its keys.
 struct Schedule {
     seed: u64,
     random: Rng,
     double: ScriptedEtcd,
     scene: Scene,
-    /// By port, with the values they have in the registry: no two have the same.
+    /// Registrations by port, with their values in the registry: no two are equal.
     kept: BTreeMap<u16, (String, Registration)>,
     joined: usize,
 }
 
 async fn run(seed: u64) {
     let (double, mut scene) = scene().await;
-    // Nodes that vanished all at once are dropped well within the limit.
+    // Unconfirmed nodes are dropped well within the limit.
     scene.client = DiscoveryClient::new(scene.registry.clone()).with_removal_protection(TTL);
     let random = Rng::with_seed(seed);
     let mut schedule = Schedule {
@@ -340,7 +345,7 @@ async fn run(seed: u64) {
         kept: BTreeMap::new(),
         joined: 0,
     };
-    schedule.scene.client.view(&schedule.scene.service); // it is followed from now on
+    schedule.scene.client.view(&schedule.scene.service); // it is watched from now on
     schedule.double.misbehave(seed);
     for _ in 0..STEPS {
         schedule.step().await;
@@ -364,7 +369,7 @@ impl Schedule {
             11 => self.write(&self.scene.key(0), b"junk"),
             12..=13 => self.revoke(),
             14 => self.double.change(State::compact),
-            // Once: the third could get as far as the second was, and nobody could tell them apart.
+            // Once: a third etcd could reach the revision of the second and not be distinguishable.
             _ if self.double.look(|state| state.replaced) == 0 => self.double.replace(),
             _ => {}
         }
@@ -395,7 +400,7 @@ impl Schedule {
         );
     }
 
-    /// Writes a key that belongs to nobody here: under no lease.
+    /// Writes a key without a lease, as another client would.
     fn write(&self, key: &[u8], value: &[u8]) {
         let written = self.double.change(|state| state.put(key, value, 0));
         written.expect("no lease is needed");
@@ -412,7 +417,7 @@ impl Schedule {
     }
 
     async fn settles(&self) {
-        // A successor's key stays its own as long as it is there.
+        // The key of another owner is left alone as long as it exists.
         for port in self.kept.keys() {
             let key = self.scene.key(*port);
             self.double.change(|state| match state.keys.get(&key) {
@@ -420,15 +425,16 @@ impl Schedule {
                 _ => {}
             });
         }
-        let mut looks = 0;
+        let mut checks = 0;
         while let Err(wrong) = self.is_right() {
-            looks += 1;
-            assert!(looks < LOOKS, "seed {}: {wrong}", self.seed);
-            sleep(BETWEEN_LOOKS).await;
+            checks += 1;
+            assert!(checks < MAX_CHECKS, "seed {}: {wrong}", self.seed);
+            sleep(CHECK_INTERVAL).await;
         }
     }
 
-    /// Each node is listed once under a living lease, and the client knows what the double has.
+    /// Checks that each node is registered once under a valid lease, and that the client has the nodes of the
+    /// fake.
     fn is_right(&self) -> Result<(), String> {
         for (port, (value, node)) in &self.kept {
             let key = self.scene.key(*port);
@@ -457,14 +463,15 @@ impl Schedule {
             .iter()
             .map(|endpoint| spelled(endpoint))
             .collect();
-        match seen == nodes && view.skipped() == junk && view.stale_for().is_none() {
-            true => Ok(()),
-            false => Err(format!("{nodes:?} and {junk} others are seen as {view:?}")),
+        if seen == nodes && view.skipped() == junk && view.stale_for().is_none() {
+            Ok(())
+        } else {
+            Err(format!("{nodes:?} and {junk} others are seen as {view:?}"))
         }
     }
 }
 
-/// The nodes that can be read, spelled and sorted, and how many cannot.
+/// Returns the valid nodes, spelled and sorted, and the number of malformed entries.
 fn readable(state: &State) -> (Vec<String>, usize) {
     let nodes = state
         .keys

@@ -1,4 +1,4 @@
-//! What can happen to an etcd and to the way there, and what a registration and a client make of it.
+//! Faults of an etcd and of the network, and how registrations and clients survive them.
 #![cfg(feature = "etcd")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -12,13 +12,13 @@ use testing::scene::Scene;
 use testing::{PATIENCE, eventually};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// A node's time to live.
+/// TTL of the nodes.
 const TTL: Duration = Duration::from_secs(3);
 
-/// How soon a client knows that it does not know any more.
+/// Maximum time until a client detects that its view is stale.
 const NOTICED: Duration = Duration::from_secs(9);
 
-/// How soon all is as before when a fault is over.
+/// Maximum time from the end of a fault until everything is as before.
 const HEALED: Duration = Duration::from_secs(5);
 
 trait Outage {
@@ -32,7 +32,7 @@ impl Outage for Scene {
         eventually("the client notices", NOTICED, stale).await;
     }
 
-    /// The nodes 1 and 2 are registered and found again, and so is one that joins now.
+    /// Requires that the nodes 1 and 2 are registered and found again, and that another one can be added.
     async fn heals(&self, nodes: &[Registration; 2]) {
         let registered = async || nodes.iter().all(Registration::is_registered);
         eventually("all are registered again", HEALED, registered).await;
@@ -45,7 +45,7 @@ impl Outage for Scene {
 }
 
 #[tokio::test]
-async fn nodes_are_registered_and_found_as_soon_as_etcd_is_there() {
+async fn nodes_are_found_once_etcd_starts() {
     let mut etcd = Etcd::not_yet();
     let scene = Scene::new(etcd.registry());
     let node = scene.register(scene.node(1));
@@ -60,7 +60,7 @@ async fn nodes_are_registered_and_found_as_soon_as_etcd_is_there() {
 }
 
 #[tokio::test]
-async fn nodes_stay_known_while_etcd_is_away() {
+async fn nodes_stay_known_while_etcd_is_down() {
     let (mut etcd, ttl) = (Etcd::start().await, Duration::from_secs(2));
     let scene = Scene::new(etcd.registry()).with_ttl(ttl);
     let nodes = [scene.join(1).await, scene.join(2).await];
@@ -79,10 +79,10 @@ async fn nodes_stay_known_while_etcd_is_away() {
 }
 
 #[tokio::test]
-async fn nodes_are_registered_again_where_an_empty_etcd_took_over() {
+async fn nodes_register_with_an_empty_etcd() {
     let mut etcd = Etcd::start().await;
     for _ in 0..50 {
-        etcd.put("far", "ahead").await; // of where the other's revisions begin
+        etcd.put("far", "ahead").await; // of the other's first revisions
     }
     let scene = Scene::new(etcd.registry()).with_ttl(TTL);
     let nodes = [scene.join(1).await, scene.join(2).await];
@@ -94,7 +94,7 @@ async fn nodes_are_registered_again_where_an_empty_etcd_took_over() {
 }
 
 #[tokio::test]
-async fn a_frozen_etcd_is_noticed() {
+async fn a_frozen_etcd_is_detected() {
     let (etcd, ttl) = (Etcd::start().await, Duration::from_secs(2));
     let scene = Scene::new(etcd.registry()).with_ttl(ttl);
     let nodes = [scene.join(1).await, scene.join(2).await];
@@ -109,7 +109,7 @@ async fn a_frozen_etcd_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_connection_that_only_seems_open_is_noticed() {
+async fn a_half_open_connection_is_detected() {
     let etcd = Etcd::start().await;
     let relay = Relay::to(etcd.address()).await;
     let scene = Scene::new(registry(relay.address())).with_ttl(TTL);
@@ -118,14 +118,14 @@ async fn a_connection_that_only_seems_open_is_noticed() {
     let heal = Instant::now() + Duration::from_secs(10);
     relay.fall_silent();
     scene.notices().await;
-    sleep_until(heal).await; // by now there is a second connection, as dead as the first
+    sleep_until(heal).await; // by now there is a second connection, half-open as the first
     assert_eq!(scene.view().endpoints().len(), 2);
     relay.heal();
     scene.heals(&nodes).await;
 }
 
 #[tokio::test]
-async fn nothing_is_missed_when_history_was_compacted_meanwhile() {
+async fn no_event_is_missed_by_a_compaction() {
     let etcd = Etcd::start().await;
     let relay = Relay::to(etcd.address()).await;
     let far = Scene::new(registry(relay.address()));
@@ -143,7 +143,7 @@ async fn nothing_is_missed_when_history_was_compacted_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_watch_that_begins_in_compacted_history_says_so_and_lists_again() {
+async fn a_compacted_watch_takes_a_new_snapshot() {
     let etcd = Etcd::start().await;
     let scene = Scene::new(etcd.registry());
     let one = scene.join(1).await;

@@ -1,4 +1,4 @@
-//! What stands in etcd: our keys and values, and those of others.
+//! Keys and values in etcd: those of this crate, and those of other programs.
 #![cfg(feature = "etcd")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -14,7 +14,7 @@ trait Entries {
 }
 
 impl Entries for Scene {
-    /// What another program would write for the node 10.0.0.1 with this port.
+    /// Returns the value that another program would write for the node 10.0.0.1 with this port.
     fn value(&self, port: u16, more: &str) -> String {
         let service = &self.service;
         format!(r#"{{"ServiceName":"{service}","IP":"10.0.0.1","Port":{port}{more}}}"#)
@@ -28,7 +28,7 @@ impl Entries for Scene {
 }
 
 #[tokio::test]
-async fn a_node_is_a_key_under_services_or_the_urls_prefix_or_none() {
+async fn a_node_is_a_key_under_the_prefix() {
     let etcd = Etcd::start().await;
     for (path, prefix) in [("", "/services/"), ("/demo", "/demo/"), ("/", "")] {
         let scene = Scene::new(registry(&format!("{}{path}", etcd.address())));
@@ -43,7 +43,7 @@ async fn a_node_is_a_key_under_services_or_the_urls_prefix_or_none() {
 }
 
 #[tokio::test]
-async fn who_left_is_gone_when_leaving_returns() {
+async fn deregistering_returns_after_the_removal() {
     let etcd = Etcd::start().await;
     let scene = Scene::new(etcd.registry());
     for port in 1..=10 {
@@ -54,7 +54,7 @@ async fn who_left_is_gone_when_leaving_returns() {
 }
 
 #[tokio::test]
-async fn the_articles_programs_are_found() {
+async fn nodes_of_the_articles_programs_are_found() {
     let etcd = Etcd::start().await;
     let scene = Scene::new(registry(&format!("{}/", etcd.address())));
     for (port, more) in [
@@ -69,7 +69,7 @@ async fn the_articles_programs_are_found() {
 }
 
 #[tokio::test]
-async fn junk_beside_good_nodes_is_counted_and_does_no_harm() {
+async fn malformed_entries_are_counted_and_ignored() {
     let etcd = Etcd::start().await;
     let scene = Scene::new(etcd.registry());
     let prefix = format!("/services/{}/", scene.service);
@@ -77,7 +77,7 @@ async fn junk_beside_good_nodes_is_counted_and_does_no_harm() {
     let _good = scene.join(1).await;
     put("10.0.0.1:2", "no JSON".into()).await;
     put("10.0.0.1:3", scene.value(4, "")).await;
-    scene.lists(&["1"]).await; // the list has junk, and so have the events
+    scene.lists(&["1"]).await; // both the snapshot and the events have malformed entries
     put("10.0.0.1:0", scene.value(0, "")).await;
     put("..", scene.value(5, "")).await;
     put("", scene.value(6, "")).await;
@@ -96,7 +96,7 @@ async fn junk_beside_good_nodes_is_counted_and_does_no_harm() {
     assert_eq!(scene.view().skipped(), 6);
 }
 
-/// Five clients, since each begins with an endpoint of its own choice.
+/// Five clients, since each starts with a random endpoint.
 async fn nodes_come_and_go_at(endpoints: &str) {
     let comes_and_goes = async |scene: Scene| {
         let one = scene.join(1).await;
@@ -108,7 +108,7 @@ async fn nodes_come_and_go_at(endpoints: &str) {
 }
 
 #[tokio::test]
-async fn one_living_endpoint_of_several_is_enough() {
+async fn one_endpoint_of_several_suffices() {
     let etcd = Etcd::start().await;
     let (dead, living) = ([free_port(), free_port()], etcd.address());
     nodes_come_and_go_at(&format!(
@@ -120,7 +120,7 @@ async fn one_living_endpoint_of_several_is_enough() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_says_nothing_costs_only_a_moment() {
+async fn a_silent_endpoint_costs_one_timeout() {
     let etcd = Etcd::start().await;
     let silent = Relay::to(etcd.address()).await;
     silent.fall_silent();
@@ -128,9 +128,9 @@ async fn an_endpoint_that_says_nothing_costs_only_a_moment() {
     assert!(etcd.keys().await.is_empty());
 }
 
-/// gRPC's own limit for a message, 4 MiB, is less than this list has.
+/// gRPC's default limit of a message, 4 MiB, is less than this snapshot has.
 #[tokio::test]
-async fn ten_thousand_nodes_are_one_list() {
+async fn ten_thousand_nodes_are_one_snapshot() {
     let etcd = Etcd::start().await;
     let scene = Scene::new(etcd.registry());
     let prefix = format!("/services/{}/10.0.0.1:", scene.service);

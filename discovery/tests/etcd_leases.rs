@@ -12,7 +12,7 @@ use testing::scene::Scene;
 use testing::{PATIENCE, eventually};
 use tokio::time::{sleep, timeout};
 
-/// A node's time to live.
+/// TTL of the nodes.
 const TTL: Duration = Duration::from_secs(3);
 
 /// Waits until its only lease is renewed.
@@ -31,7 +31,7 @@ async fn renews(etcd: &Etcd) {
 }
 
 #[tokio::test]
-async fn a_node_whose_lease_was_revoked_is_back_within_its_time_to_live() {
+async fn a_revoked_lease_is_replaced_within_the_ttl() {
     let etcd = Etcd::start().await;
     let scene = Scene::new(etcd.registry()).with_ttl(TTL);
     let _nodes = (scene.join(1).await, scene.join(2).await);
@@ -42,7 +42,7 @@ async fn a_node_whose_lease_was_revoked_is_back_within_its_time_to_live() {
 }
 
 #[tokio::test]
-async fn a_node_whose_key_was_deleted_is_back_within_its_time_to_live() {
+async fn a_deleted_key_is_restored_within_the_ttl() {
     let etcd = Etcd::start().await;
     let scene = Scene::new(etcd.registry()).with_ttl(TTL);
     let _nodes = (scene.join(1).await, scene.join(2).await);
@@ -53,7 +53,7 @@ async fn a_node_whose_key_was_deleted_is_back_within_its_time_to_live() {
 }
 
 #[tokio::test]
-async fn a_node_that_lost_its_lease_may_leave() {
+async fn deregistering_works_without_a_lease() {
     let etcd = Etcd::start().await;
     let scene = Scene::new(etcd.registry());
     let node = scene.join(1).await;
@@ -62,8 +62,7 @@ async fn a_node_that_lost_its_lease_may_leave() {
     assert!(etcd.keys().await.is_empty());
 }
 
-/// A node of a process whose network has let through everything but its second put: its key is
-/// under the first lease, and it has another one.
+/// Registers a node whose second put was lost: its key is under the first lease, and it has another one.
 async fn between_two_leases() -> (Etcd, Relay, Scene, Registration) {
     let etcd = Etcd::start().await;
     let relay = Relay::to(etcd.address()).await;
@@ -77,7 +76,7 @@ async fn between_two_leases() -> (Etcd, Relay, Scene, Registration) {
 }
 
 #[tokio::test]
-async fn a_node_whose_put_was_lost_keeps_its_key() {
+async fn a_lost_put_keeps_the_key() {
     let (etcd, relay, _scene, node) = between_two_leases().await;
     let (created, written) = (etcd.created().await, etcd.written().await);
     relay.heal();
@@ -88,14 +87,14 @@ async fn a_node_whose_put_was_lost_keeps_its_key() {
 }
 
 #[tokio::test]
-async fn a_node_whose_put_was_lost_leaves_nothing_behind() {
+async fn deregistering_after_a_lost_put_is_complete() {
     let (etcd, _relay, _scene, node) = between_two_leases().await;
     node.deregister().await.unwrap();
     assert!(etcd.keys().await.is_empty());
 }
 
 #[tokio::test]
-async fn a_late_process_leaves_its_successor_the_key_and_takes_it_back_afterwards() {
+async fn a_key_returns_after_its_new_owner() {
     let etcd = Etcd::start().await;
     let relay = Relay::to(etcd.address()).await;
     let late = Scene::new(registry(relay.address())).with_ttl(TTL);
@@ -109,7 +108,7 @@ async fn a_late_process_leaves_its_successor_the_key_and_takes_it_back_afterward
     })
     .await;
     let written = etcd.written().await;
-    sleep(Duration::from_secs(5)).await; // it tries again every two seconds
+    sleep(Duration::from_secs(5)).await; // it retries every two seconds
     assert_eq!(etcd.written().await, written);
     here.lists(&["1 version=v2"]).await;
     new.deregister().await.unwrap();

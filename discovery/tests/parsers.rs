@@ -1,5 +1,5 @@
-//! What is read from outside: any text at all, and texts that are nearly right. Nothing panics, what
-//! is accepted keeps its promises, and what was written is read as the same.
+//! Parsers of texts from outside, with any text and with nearly valid ones. No parser panics, an accepted
+//! value keeps its invariants, and a formatted value parses as the same.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// Any text, or some of these pieces in any order, which comes closer to what a parser expects.
+/// Any text, or some of these pieces in any order, which come closer to valid input.
 fn text_of(pieces: &'static [&'static str]) -> impl Strategy<Value = String> {
     let pieces = vec(
         prop_oneof![9 => select(pieces).prop_map(String::from), 1 => any::<String>()],
@@ -24,13 +24,13 @@ fn name() -> impl Strategy<Value = ServiceName> {
     "[a-zA-Z0-9]([a-zA-Z0-9-]{0,20}[a-zA-Z0-9])?".prop_map(|name| name.parse().unwrap())
 }
 
-/// Tags as a program may make them.
+/// Tags as a program may create them.
 fn tags() -> impl Strategy<Value = Tags> {
     let made = vec(("\\PC{1,5}", "\\PC{0,9}"), 0..MAX_TAGS);
     made.prop_map(|pairs| {
         let mut tags = Tags::new();
         for (key, value) in pairs {
-            let _ = tags.insert(&key, &value); // what is refused is not among them
+            let _ = tags.insert(&key, &value); // rejected ones are not inserted
         }
         tags
     })
@@ -48,7 +48,7 @@ fn node() -> impl Strategy<Value = ServiceNode> {
         .prop_map(|(name, address, tags)| ServiceNode::new(name, address).with_tags(tags))
 }
 
-/// A password whose parts are recognised in any text: in capitals, six letters at least.
+/// A password with parts that are recognisable in any text: six capitals at least.
 fn password() -> impl Strategy<Value = String> {
     let mark = select(
         &[
@@ -63,7 +63,7 @@ fn password() -> impl Strategy<Value = String> {
     })
 }
 
-/// A URL put together in right and in wrong ways, and the password that is in it.
+/// A valid or invalid URL, and the password in it.
 fn url_with_password() -> impl Strategy<Value = (String, String)> {
     let scheme = select(
         &[
@@ -83,8 +83,8 @@ fn url_with_password() -> impl Strategy<Value = (String, String)> {
             "",
         ][..],
     );
-    // Without an @ behind it, a text with another @ or a port before a / is a URL without a password, and
-    // so is a password alone, which is the name of a host.
+    // Without an @ after it, a text with another @ or a port before a / is a URL without a password, and so
+    // is a password alone, which is a host name.
     let has_at = |form: &str| form.contains("P@") || form.contains("?");
     let form = select(
         &[
@@ -130,7 +130,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn a_name_is_a_dns_label_and_nothing_else(text in text_of(&["a", "Z", "9", "-", ".", "/", "ä"])) {
+    fn a_name_is_one_dns_label(text in text_of(&["a", "Z", "9", "-", ".", "/", "ä"])) {
         let inner = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-';
         let label = (1..=63).contains(&text.len())
             && text.as_bytes().iter().all(inner)
@@ -143,12 +143,12 @@ proptest! {
     }
 
     #[test]
-    fn tags_are_read_as_they_were_written(tags in tags()) {
+    fn tags_round_trip(tags in tags()) {
         prop_assert_eq!(tags.to_string().parse::<Tags>().unwrap(), tags);
     }
 
     #[test]
-    fn tags_of_any_text_are_whole(text in text_of(&["a", "b=", "=", ",", " ", "v1", "\u{85}", "\t"])) {
+    fn tags_of_any_text_are_valid(text in text_of(&["a", "b=", "=", ",", " ", "v1", "\u{85}", "\t"])) {
         if let Ok(tags) = text.parse::<Tags>() {
             prop_assert_eq!(&tags.to_string().parse::<Tags>().unwrap(), &tags);
             prop_assert!(tags.iter().all(|(key, value)| !key.is_empty() && text.contains(value)));
@@ -157,12 +157,12 @@ proptest! {
     }
 
     #[test]
-    fn a_node_is_read_as_it_was_written(node in node()) {
+    fn a_node_round_trips(node in node()) {
         prop_assert_eq!(ServiceNode::from_json(node.to_json().as_bytes()).unwrap(), node);
     }
 
     #[test]
-    fn a_node_with_some_bytes_changed_is_another_node_or_none(
+    fn a_changed_node_is_a_node_or_an_error(
         node in node(),
         changes in vec((any::<Index>(), any::<u8>()), 1..4),
     ) {
@@ -175,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn a_value_of_fields_in_any_order_is_a_node_or_none(value in text_of(&[
+    fn a_value_is_a_node_or_an_error(value in text_of(&[
         "{", "}", "[", "\"", ":", ",", "null", "\"ServiceName\":", "\"a\"", "\"IP\":", "\"10.0.0.5\"",
         "\"::1\"", "\"Port\":", "80", "65536", "-1", "1e3", "\"Tags\":", "{\"version\":\"v1\"}",
     ])) {
@@ -194,12 +194,12 @@ proptest! {
     }
 
     #[test]
-    fn a_registry_url_of_any_text_is_whole(text in text_of(&[
+    fn a_registry_url_of_any_text_is_valid(text in text_of(&[
         "etcd://", "etcd+tls://", "memory:", "a", "10.0.0.1", "[::1]", "[", "]", ":", "2379", "0", "65536", ",", "/",
         " ", "@", "?", "ca=/ca", "&", "server-name=b", "=", "%41", "%", "é",
     ])) {
         if let Ok(url) = text.parse::<RegistryUrl>() {
-            if !text.contains('@') { // a password is not told
+            if !text.contains('@') { // a password is not formatted
                 prop_assert_eq!(&url.to_string().parse::<RegistryUrl>().unwrap(), &url);
             }
             prop_assert!(connect(&url).is_ok());
@@ -223,7 +223,7 @@ proptest! {
     }
 
     #[test]
-    fn a_registry_url_is_its_servers_and_its_prefix(
+    fn a_registry_url_has_servers_and_prefix(
         servers in vec(("[a-z0-9]([a-z0-9.-]{0,9}[a-z0-9])?", prop::option::of(1..u16::MAX)), 1..4),
         path in prop::option::of("[a-z0-9/._-]{0,9}"),
     ) {
@@ -247,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn tags_together_have_what_both_have(
+    fn combined_tags_contain_both(
         one in btree_map("[ab]", "[12]", 0..3),
         other in btree_map("[ab]", "[12]", 0..3),
     ) {
@@ -267,7 +267,7 @@ proptest! {
     }
 }
 
-/// Whatever is read as a node is one: it can be connected to, and be written and read again.
+/// Requires that an accepted node has a usable address, and round-trips.
 fn sound(json: &[u8]) -> Result<(), TestCaseError> {
     let Ok(node) = ServiceNode::from_json(json) else {
         return Ok(());

@@ -1,5 +1,5 @@
-//! The contract of a registry: what each of them has to do, and what a client makes of it. For a new
-//! registry add one function and one line, at the end of this file.
+//! The contract of a registry, as scenarios that each of them passes. For a new registry add one function
+//! and one line, at the end of this file.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-async fn all_nodes_of_a_service_are_resolved_in_turn(scene: Scene) {
+async fn nodes_are_resolved_in_turn(scene: Scene) {
     let _nodes = join_all([1, 2, 3].map(|port| scene.join(port))).await;
     scene.lists(&["1", "2", "3"]).await;
     let mut turns = Vec::new();
@@ -27,7 +27,7 @@ async fn all_nodes_of_a_service_are_resolved_in_turn(scene: Scene) {
     assert_eq!(turns, [1, 2, 3, 1, 2, 3]);
 }
 
-async fn a_node_that_left_is_not_resolved_and_one_that_joined_is(scene: Scene) {
+async fn added_nodes_replace_removed_ones(scene: Scene) {
     let (one, _two) = (scene.join(1).await, scene.join(2).await);
     scene.lists(&["1", "2"]).await;
     one.deregister().await.expect("the registry confirms it");
@@ -54,7 +54,7 @@ async fn tags_narrow_the_choice(scene: Scene) {
     }
 }
 
-async fn a_service_without_a_fitting_node_has_no_instance(scene: Scene) {
+async fn a_service_without_a_match_has_no_instance(scene: Scene) {
     let none = scene.resolve_with("").await;
     assert!(matches!(none, Err(Error::NoInstance { .. })), "{none:?}");
     let _v1 = scene.join_with(1, "version=v1").await;
@@ -71,7 +71,7 @@ async fn an_ipv6_node_is_found(scene: Scene) {
     assert_eq!(chosen.address, address);
 }
 
-async fn a_watch_sees_nothing_of_other_services(scene: Scene) {
+async fn a_watch_ignores_other_services(scene: Scene) {
     let mut lists = scene.registry.watch(&scene.service);
     assert_eq!(next(&mut lists).await, [""; 0]);
     let other = format!("{}2", scene.service).parse().unwrap();
@@ -89,7 +89,7 @@ async fn changed_tags_replace_the_entry(scene: Scene) {
     scene.lists(&["1 version=v2"]).await;
 }
 
-async fn a_late_leaver_does_not_remove_its_successor(scene: Scene) {
+async fn late_deregistering_spares_the_new_owner(scene: Scene) {
     let old = scene.join_with(1, "version=v1").await;
     let _new = scene.join_with(1, "version=v2").await;
     let mut lists = scene.registry.watch(&scene.service);
@@ -100,7 +100,7 @@ async fn a_late_leaver_does_not_remove_its_successor(scene: Scene) {
     assert_eq!(list, ["1 version=v2", "2"], "nothing came between");
 }
 
-async fn a_node_whose_process_died_vanishes_after_its_time_to_live(scene: Scene) {
+async fn a_dead_node_is_removed_after_its_ttl(scene: Scene) {
     let (ttl, granularity) = (Duration::from_secs(2), Duration::from_secs(1));
     let scene = scene.with_ttl(ttl);
     let (dead, _living) = (scene.join(1).await, scene.join(2).await);
@@ -109,14 +109,14 @@ async fn a_node_whose_process_died_vanishes_after_its_time_to_live(scene: Scene)
     scene.lists_within(ttl + granularity, &["2"]).await;
 }
 
-async fn many_nodes_that_come_and_go_end_in_the_right_list(scene: Scene) {
+async fn many_changes_end_in_the_right_snapshot(scene: Scene) {
     let mut nodes = join_all((1..=200).map(|port| scene.join(port))).await;
-    let leave = nodes
+    let removals = nodes
         .split_off(100)
         .into_iter()
         .map(Registration::deregister);
-    let arrive = (301..=350).map(|port| scene.join(port));
-    let (left, _newcomers) = join(join_all(leave), join_all(arrive)).await;
+    let additions = (301..=350).map(|port| scene.join(port));
+    let (left, _added) = join(join_all(removals), join_all(additions)).await;
     assert!(left.iter().all(Result::is_ok), "{left:?}");
     let ports = (1..=100).chain(301..=350).map(|port| port.to_string());
     let ports: Vec<_> = ports.collect();
@@ -124,7 +124,7 @@ async fn many_nodes_that_come_and_go_end_in_the_right_list(scene: Scene) {
     scene.lists(&ports).await;
 }
 
-async fn who_polls_seldom_gets_few_lists_and_misses_nothing(scene: Scene) {
+async fn a_slow_consumer_gets_few_snapshots(scene: Scene) {
     let mut lists = scene.registry.watch(&scene.service);
     assert_eq!(next(&mut lists).await, [""; 0]);
     let _first = scene.join(1).await;
@@ -134,15 +134,15 @@ async fn who_polls_seldom_gets_few_lists_and_misses_nothing(scene: Scene) {
     while next(&mut lists).await.len() < 100 {
         count += 1;
     }
-    assert!(count <= 10, "{count} lists for 99 changes");
+    assert!(count <= 10, "{count} snapshots for 99 changes");
 }
 
-async fn a_later_list_has_a_larger_revision(scene: Scene) {
+async fn a_later_snapshot_has_a_larger_revision(scene: Scene) {
     let mut lists = scene.registry.watch(&scene.service);
     let mut revision = 0;
     let mut later = async || {
         let list = timeout(PATIENCE, lists.next()).await;
-        let list = list.expect("there is a list in time").unwrap().unwrap();
+        let list = list.expect("there is a snapshot in time").unwrap().unwrap();
         let before = std::mem::replace(&mut revision, list.revision());
         assert!(revision >= before, "{revision} after {before}");
         revision > before
@@ -154,7 +154,7 @@ async fn a_later_list_has_a_larger_revision(scene: Scene) {
     assert!(later().await, "one left");
 }
 
-async fn one_watch_serves_all_who_resolve_however_many_come_first(scene: Scene) {
+async fn concurrent_callers_share_one_watch(scene: Scene) {
     let gate = Gate::open(scene.registry);
     let scene = Scene::new(gate.clone());
     let _one = scene.join(1).await;
@@ -162,12 +162,12 @@ async fn one_watch_serves_all_who_resolve_however_many_come_first(scene: Scene) 
     assert_eq!(gate.watches_begun(), 1);
 }
 
-async fn a_first_caller_who_gives_up_does_not_end_the_watch(scene: Scene) {
+async fn a_watch_outlives_its_first_caller(scene: Scene) {
     let gate = Gate::shut(scene.registry);
     let scene = Scene::new(gate.clone());
     let _one = scene.join(1).await;
     let given_up = scene.resolve().now_or_never();
-    assert_eq!(given_up, None, "no list has come through");
+    assert_eq!(given_up, None, "no snapshot has come through");
     gate.let_through();
     scene.lists(&["1"]).await;
     let _two = scene.join(2).await;
@@ -175,7 +175,7 @@ async fn a_first_caller_who_gives_up_does_not_end_the_watch(scene: Scene) {
     assert_eq!(gate.watches_begun(), 1);
 }
 
-async fn a_first_caller_whose_runtime_ends_does_not_end_the_watch(scene: Scene) {
+async fn a_watch_outlives_its_first_callers_runtime(scene: Scene) {
     let _one = scene.join(1).await;
     let scene = Arc::new(scene);
     let caller = scene.clone();
@@ -185,7 +185,7 @@ async fn a_first_caller_whose_runtime_ends_does_not_end_the_watch(scene: Scene) 
     scene.lists(&["1", "2"]).await;
 }
 
-async fn a_registry_outlives_the_runtime_that_used_it_first(scene: Scene) {
+async fn a_registry_outlives_its_first_runtime(scene: Scene) {
     let scene = Arc::new(scene);
     let first = scene.clone();
     let used = async move { first.join(1).await.deregister().await };
@@ -195,7 +195,7 @@ async fn a_registry_outlives_the_runtime_that_used_it_first(scene: Scene) {
     scene.lists(&["2"]).await;
 }
 
-async fn watches_end_with_their_client_and_its_resolvers(scene: Scene) {
+async fn watches_end_with_client_and_resolvers(scene: Scene) {
     let gate = Gate::open(scene.registry);
     let scene = Scene::new(gate.clone());
     let (resolver, node) = (scene.resolver(), scene.node(1));
@@ -208,7 +208,7 @@ async fn watches_end_with_their_client_and_its_resolvers(scene: Scene) {
     eventually("no watch goes on", PATIENCE, ended).await;
 }
 
-async fn resolving_waits_for_the_first_list_up_to_a_limit(scene: Scene) {
+async fn resolving_waits_for_the_initial_snapshot(scene: Scene) {
     let gate = Gate::shut(scene.registry);
     let limit = Duration::from_millis(50);
     let hasty = DiscoveryClient::new(gate.clone()).with_initial_snapshot_timeout(limit);
@@ -223,7 +223,7 @@ async fn resolving_waits_for_the_first_list_up_to_a_limit(scene: Scene) {
     assert_eq!(chosen, 1);
 }
 
-async fn a_caller_that_tries_again_gets_another_node(scene: Scene) {
+async fn a_retry_gets_another_node(scene: Scene) {
     let _nodes = join_all([1, 2, 3].map(|port| scene.join(port))).await;
     scene.lists(&["1", "2", "3"]).await;
     let resolver = scene.resolver();
@@ -236,7 +236,7 @@ async fn a_caller_that_tries_again_gets_another_node(scene: Scene) {
     assert!(matches!(none, Err(Error::NoInstance { .. })));
 }
 
-async fn refused_nodes_leave_even_shares_to_the_others(scene: Scene) {
+async fn excluded_nodes_leave_even_shares(scene: Scene) {
     let _nodes = join_all([1, 2, 3].map(|port| scene.join(port))).await;
     scene.lists(&["1", "2", "3"]).await;
     let resolver = scene.resolver();
@@ -245,10 +245,10 @@ async fn refused_nodes_leave_even_shares_to_the_others(scene: Scene) {
     assert_eq!(ports.filter(|port| *port == 1).count(), 15);
 }
 
-/// The next list of a watch, as a [`Scene`] spells nodes.
+/// Returns the next snapshot of a watch, as a [`Scene`] spells nodes.
 async fn next(lists: &mut SnapshotStream) -> Vec<String> {
     let list = timeout(PATIENCE, lists.next()).await;
-    let list = list.expect("there is a list in time").unwrap().unwrap();
+    let list = list.expect("there is a snapshot in time").unwrap().unwrap();
     list.nodes().iter().map(|node| spelled(node)).collect()
 }
 
@@ -257,27 +257,27 @@ macro_rules! contract {
     ($registry:ident) => {
         mod $registry {
             tests! { $registry:
-                all_nodes_of_a_service_are_resolved_in_turn
-                a_node_that_left_is_not_resolved_and_one_that_joined_is
+                nodes_are_resolved_in_turn
+                added_nodes_replace_removed_ones
                 a_watch_may_begin_before_its_service_exists
                 tags_narrow_the_choice
-                a_service_without_a_fitting_node_has_no_instance
+                a_service_without_a_match_has_no_instance
                 an_ipv6_node_is_found
-                a_watch_sees_nothing_of_other_services
+                a_watch_ignores_other_services
                 changed_tags_replace_the_entry
-                a_late_leaver_does_not_remove_its_successor
-                a_node_whose_process_died_vanishes_after_its_time_to_live
-                many_nodes_that_come_and_go_end_in_the_right_list
-                who_polls_seldom_gets_few_lists_and_misses_nothing
-                a_later_list_has_a_larger_revision
-                one_watch_serves_all_who_resolve_however_many_come_first
-                a_first_caller_who_gives_up_does_not_end_the_watch
-                a_first_caller_whose_runtime_ends_does_not_end_the_watch
-                a_registry_outlives_the_runtime_that_used_it_first
-                watches_end_with_their_client_and_its_resolvers
-                resolving_waits_for_the_first_list_up_to_a_limit
-                a_caller_that_tries_again_gets_another_node
-                refused_nodes_leave_even_shares_to_the_others
+                late_deregistering_spares_the_new_owner
+                a_dead_node_is_removed_after_its_ttl
+                many_changes_end_in_the_right_snapshot
+                a_slow_consumer_gets_few_snapshots
+                a_later_snapshot_has_a_larger_revision
+                concurrent_callers_share_one_watch
+                a_watch_outlives_its_first_caller
+                a_watch_outlives_its_first_callers_runtime
+                a_registry_outlives_its_first_runtime
+                watches_end_with_client_and_resolvers
+                resolving_waits_for_the_initial_snapshot
+                a_retry_gets_another_node
+                excluded_nodes_leave_even_shares
             }
         }
     };
@@ -293,7 +293,7 @@ macro_rules! tests {
     )* };
 }
 
-/// A registry, and what has to live as long as it is used.
+/// Creates a registry, with the value that has to live as long as it is used.
 async fn memory() -> (Arc<dyn NodeRegistry>, ()) {
     let url = "memory:".parse().unwrap();
     (discovery::connect(&url).unwrap(), ())

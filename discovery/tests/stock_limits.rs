@@ -1,4 +1,4 @@
-//! Many services on a server with the limits that it has by itself: ZooKeeper takes 60 connections of a
+//! Many services on a server with its default limits: ZooKeeper takes 60 connections of a
 //! client's address (`maxClientCnxns`), a Consul agent 200 (`http_max_conns_per_client`).
 #![cfg(any(feature = "consul", feature = "zookeeper"))]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
@@ -13,14 +13,14 @@ use testing::eventually;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long all services may take for their initial snapshots. Debug builds on a busy machine do it in
-/// a few seconds.
+/// Maximum time until all services have their initial snapshots. Debug builds on a busy machine take a few
+/// seconds.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// For how long no watch may fail: several times each registry's longest wait.
+/// Time for which no watch may fail: several times each registry's longest wait.
 const QUIET_TIME: Duration = Duration::from_secs(15);
 
-/// What the watch of one service yields.
+/// An item of the watch of one service.
 #[derive(Debug)]
 enum Item {
     Nodes { service: usize, count: usize },
@@ -112,8 +112,8 @@ impl Drop for Watches {
     }
 }
 
-/// Each service gets its initial snapshot, no watch fails, a node that joins or leaves any of them is
-/// seen.
+/// Requires that each service gets its initial snapshot, no watch fails, and a node added to or removed from
+/// any of them is seen.
 async fn many_services_are_watched(registry: Arc<dyn NodeRegistry>, count: usize) {
     let ttl = Duration::from_secs(20);
     let mut watches = Watches::begin(&registry, count);
@@ -130,7 +130,7 @@ async fn many_services_are_watched(registry: Arc<dyn NodeRegistry>, count: usize
     println!("{count} services: a change was seen after {latest:?} at most");
 }
 
-/// A node in each of many services, all registered through one registry. (For Consul,
+/// Registers a node in each of many services, all through one registry. (For Consul,
 /// `tests/registry.rs` registers 200 nodes at once.)
 #[cfg(feature = "zookeeper")]
 async fn many_nodes_are_registered(registry: Arc<dyn NodeRegistry>, count: usize) {
@@ -149,13 +149,13 @@ async fn many_nodes_are_registered(registry: Arc<dyn NodeRegistry>, count: usize
     watches.all_have(0, START_LIMIT).await;
 }
 
-/// A client that loses its registry serves on, and follows all services again when that is back.
+/// Requires that a client without its registry serves on, and watches all services again afterwards.
 async fn many_services_return(mut server: testing::server::Server, count: usize) {
     let client = DiscoveryClient::new(server.registry());
     let name = |number| format!("service-{number}").parse().unwrap();
     let services: Vec<ServiceName> = (0..count).map(name).collect();
     for service in &services {
-        client.view(service); // which follows it from now on
+        client.view(service); // which watches it from now on
     }
     let are = async |stale: bool| {
         let is = |service| {

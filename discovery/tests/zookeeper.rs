@@ -1,4 +1,4 @@
-//! What stands in ZooKeeper, and what becomes of it with sessions.
+//! What a node is in ZooKeeper, and what happens to it with its session.
 #![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -12,7 +12,7 @@ use testing::{Directory, PATIENCE, eventually, zookeeper};
 use tokio::time::timeout;
 use zookeeper_client::{Acls, Client, CreateMode, Error as ZkError, Stat};
 
-/// A session of somebody else's.
+/// Opens a session as another client would.
 async fn client(zookeeper: &Server) -> Client {
     Client::connect(&zookeeper.address()).await.unwrap()
 }
@@ -22,7 +22,7 @@ async fn stat(client: &Client, path: &str) -> Option<Stat> {
 }
 
 #[tokio::test]
-async fn a_node_is_an_ephemeral_znode_under_services_or_the_urls_prefix_or_none() {
+async fn a_node_is_an_ephemeral_znode_under_the_prefix() {
     let zookeeper = zookeeper::start().await;
     let client = client(&zookeeper).await;
     for (rest, prefix) in [("", "/services"), ("/demo/a", "/demo/a"), ("/", "")] {
@@ -44,7 +44,7 @@ async fn a_node_is_an_ephemeral_znode_under_services_or_the_urls_prefix_or_none(
 }
 
 #[tokio::test]
-async fn a_znode_that_somebody_deleted_comes_back() {
+async fn a_deleted_znode_is_restored() {
     let zookeeper = zookeeper::start().await;
     let scene = Scene::new(zookeeper.registry());
     let _node = scene.join(1).await;
@@ -58,7 +58,7 @@ async fn a_znode_that_somebody_deleted_comes_back() {
 }
 
 #[tokio::test]
-async fn an_empty_zookeeper_in_its_place_is_filled_and_followed() {
+async fn nodes_register_with_an_empty_zookeeper() {
     let mut zookeeper = zookeeper::start().await;
     let scene = Scene::new(zookeeper.registry()).with_ttl(Duration::from_secs(10));
     let _one = scene.join(1).await;
@@ -78,9 +78,9 @@ async fn an_empty_zookeeper_in_its_place_is_filled_and_followed() {
     scene.lists(&["1", "2"]).await;
 }
 
-/// A dropped registration leaves its session alone, so this is the server's own doing.
+/// A dropped registration does not close its session: the server deletes the znode.
 #[tokio::test]
-async fn a_node_stays_for_its_sessions_time_and_no_longer() {
+async fn a_node_stays_for_its_session_timeout() {
     let zookeeper = zookeeper::start().await;
     let scene = Scene::new(zookeeper.registry()).with_ttl(Duration::from_secs(3));
     let node = scene.join(1).await;
@@ -93,7 +93,7 @@ async fn a_node_stays_for_its_sessions_time_and_no_longer() {
 }
 
 #[tokio::test]
-async fn a_silent_zookeeper_is_noticed_and_its_return_too() {
+async fn a_frozen_zookeeper_is_detected() {
     let zookeeper = zookeeper::start().await;
     let relay = Relay::to(zookeeper.address()).await;
     let scene = Scene::new(zookeeper.registry_at(relay.address()));
@@ -109,7 +109,7 @@ async fn a_silent_zookeeper_is_noticed_and_its_return_too() {
 }
 
 #[tokio::test]
-async fn junk_beside_good_nodes_is_counted_and_does_no_harm() {
+async fn malformed_entries_are_counted_and_ignored() {
     let zookeeper = zookeeper::start().await;
     let scene = Scene::new(zookeeper.registry());
     let _good = scene.join(1).await;
@@ -128,13 +128,13 @@ async fn junk_beside_good_nodes_is_counted_and_does_no_harm() {
     client.create(&below, b"", &persistent).await.unwrap();
     let counted = async || scene.view().skipped() == 2;
     eventually("both are counted, in events", PATIENCE, counted).await;
-    let newcomer = scene.seen_through(zookeeper.registry());
-    newcomer.lists(&["1"]).await;
-    assert_eq!(newcomer.view().skipped(), 2, "and in a list");
+    let added = scene.seen_through(zookeeper.registry());
+    added.lists(&["1"]).await;
+    assert_eq!(added.view().skipped(), 2, "and in a snapshot");
 }
 
 #[tokio::test]
-async fn a_users_node_is_read_by_everybody_and_changed_by_nobody_else() {
+async fn a_users_node_is_readable_and_not_writable_by_others() {
     let zookeeper = zookeeper::start().await;
     let users = zookeeper.registry_at(&format!("greeter:p%40ss@{}", zookeeper.address()));
     let scene = Scene::new(users.clone());
@@ -159,7 +159,7 @@ async fn a_users_node_is_read_by_everybody_and_changed_by_nobody_else() {
     scene.lists(&["1 version=v2"]).await;
 }
 
-/// A user is its name and password together: with another password it is another.
+/// A user is a name and a password together: another password is another user.
 #[tokio::test]
 async fn a_password_is_read_from_its_file_for_each_session() {
     let zookeeper = zookeeper::start().await;

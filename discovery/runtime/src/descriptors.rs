@@ -9,10 +9,10 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one. Returns how many files may be open from now on.
+/// Raises the soft limit to the hard one. Returns the new limit.
 ///
 /// # Errors
-/// If the system refuses; the limit is as before then.
+/// If the system refuses; the limit stays as it was.
 pub fn raise_limit() -> io::Result<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
@@ -25,7 +25,7 @@ pub fn raise_limit() -> io::Result<u64> {
     Ok(limit())
 }
 
-/// How many files may be open; `u64::MAX` without a limit.
+/// Returns the limit of open files; `u64::MAX` without one.
 pub fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The process side of both services: what a program needs that runs for months, whatever it serves.
+//! The process side of both services: what a program that runs for months needs, whatever it serves.
 //!
 //! - [`process`]: the numbers that Prometheus expects of a process.
 //! - [`signal`]: the signals that stop a process.

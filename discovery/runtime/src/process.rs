@@ -1,12 +1,12 @@
 //! The `process_*` metrics that [Prometheus client libraries][1] give: processor time, memory, file
 //! descriptors and start. Read from `/proc`; where there is none, or a number is missing in it, the
-//! metric is missing too.
+//! metric is missing too. The names and units are those of the client libraries.
 //!
 //! [1]: https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
 
 use std::fs::{read_dir, read_to_string};
 
-/// The unit of times in `/proc`, the same on all of Linux's usual processors.
+/// Unit of times in `/proc`, the same on all common processors.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Returns the metrics of this process, in the text format 0.0.4 or in OpenMetrics.
@@ -54,8 +54,8 @@ pub fn metrics(is_open_metrics: bool) -> String {
     text
 }
 
-/// A field of `/proc/self/stat`, numbered from 1 as in proc(5). Those behind the program's name, which
-/// may contain anything, begin with the third.
+/// Returns a field of `/proc/self/stat`, numbered from 1 as in proc(5). The fields after the program's name,
+/// which may contain anything, start with the third.
 fn stat(field: usize) -> Option<f64> {
     let stat = read_to_string("/proc/self/stat").ok()?;
     let (_, behind_name) = stat.rsplit_once(')')?;
@@ -77,15 +77,15 @@ fn resident_bytes() -> Option<f64> {
 
 fn open_fds() -> Option<f64> {
     let entries = read_dir("/proc/self/fd").ok()?.count();
-    Some(entries.saturating_sub(1) as f64) // one is for reading them
+    Some(entries.saturating_sub(1) as f64) // one is that of the directory itself
 }
 
-/// `None` also if there is no limit.
+/// Returns the limit of open files, `None` also if there is none.
 fn max_fds() -> Option<f64> {
     number("/proc/self/limits", "Max open files")
 }
 
-/// The number that follows the beginning of a line.
+/// Returns the number after the beginning of a line.
 fn number(file: &str, beginning: &str) -> Option<f64> {
     let text = read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(beginning))?;

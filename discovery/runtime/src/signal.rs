@@ -1,10 +1,14 @@
-//! The signals that ask a process to stop, and those that would kill it without a reason.
+//! The signals that stop a process ([signal(7)][1]), and those that would kill it without a reason.
 //!
 //! | signal | effect |
 //! |---|---|
 //! | SIGTERM, SIGINT, SIGHUP, SIGQUIT | the first starts an orderly end, the second ends the process at once |
 //! | SIGUSR1, SIGUSR2, SIGALRM | none, but a line in the log |
 //! | SIGHUP of a process that was started with it ignored, as by nohup(1) | none |
+//!
+//! The invariant: no signal is lost, however close two are. What an orderly end is, is left to the caller.
+//!
+//! [1]: https://man7.org/linux/man-pages/man7/signal.7.html
 
 use std::future::{pending, poll_fn};
 use std::task::Poll;
@@ -29,7 +33,7 @@ pub enum Signal {
 impl Signal {
     const ALL: [Self; 4] = [Self::Hangup, Self::Interrupt, Self::Quit, Self::Terminate];
 
-    /// What a process that this signal ended reports: 128 and the signal's number, as shells do.
+    /// Returns the exit code for a process that this signal ended: 128 plus its number, as shells do.
     pub const fn exit_code(self) -> i32 {
         128 + self.kind().as_raw_value()
     }
@@ -63,17 +67,17 @@ impl fmt::Display for Signal {
 /// If the system refuses to install the handlers.
 pub fn listen() -> io::Result<(impl Future<Output = Signal>, impl Future<Output = Signal>)> {
     let mut signals = Signals::new()?;
-    let (tell, told) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let first = async {
-        match told.await {
+        match receiver.await {
             Ok(signal) => signal,
             Err(_) => pending().await,
         }
     };
-    // Signals that nobody has seen yet become one. So each is seen here before anything is done
-    // about it, or a second that follows closely would be lost.
+    // Pending signals of one kind are merged. So each is received here before anything reacts to it, or a
+    // second one that follows closely would be lost.
     let second = async move {
-        let _ = tell.send(signals.next().await);
+        let _ = sender.send(signals.next().await);
         signals.next().await
     };
     Ok((first, second))
@@ -104,7 +108,7 @@ impl Signals {
         })
     }
 
-    /// The next request to stop.
+    /// Waits for the next request to stop.
     async fn next(&mut self) -> Signal {
         poll_fn(|cx| {
             for (name, received) in &mut self.ignored {
@@ -123,8 +127,8 @@ impl Signals {
     }
 }
 
-/// Whether this process was started with SIGHUP ignored. A handler would undo what nohup(1) is for.
-/// Linux lists the ignored signals as a bit mask ([proc(5)][1]); elsewhere the answer is no.
+/// Returns true if this process was started with SIGHUP ignored. A handler would undo what nohup(1) is for.
+/// Linux lists the ignored signals as a bit mask ([proc(5)][1]); elsewhere it returns false.
 ///
 /// [1]: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
 fn is_hangup_ignored() -> bool {

@@ -6,7 +6,7 @@
 
 #![allow(
     clippy::disallowed_types,
-    reason = "the time of a record is for its readers, and nothing is decided by it"
+    reason = "the time of a record is for its readers, no decision depends on it"
 )]
 
 use std::fmt::{self, Display, Write as _};
