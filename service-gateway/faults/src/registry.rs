@@ -153,7 +153,9 @@ pub(crate) async fn cold_start<B: Backend>() -> anyhow::Result<Verdict> {
     let (status, _) = get(&system.url("/greet/Ada").to_string()).await?;
     let (ready, _) = system.admin("/ready").await?;
     let said = system.greeters[0].logged("not registered, retrying")?
-        && system.gateway.logged("no snapshot from the registry yet, retrying")?;
+        && system
+            .gateway
+            .logged("no snapshot from the registry yet, retrying")?;
     system.server.run().await;
     let began = Instant::now();
     let is_ready = || async {
