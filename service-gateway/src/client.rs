@@ -10,15 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_http::body::BoxBody;
-use actix_http::{HttpMessage, Request, Response};
-use actix_web::HttpRequest;
-use http1::{Deadline, Downstream, HeadError, Limits, Timeout};
+use actix_web::{HttpMessage, HttpRequest};
+use http1::{Deadline, Limits, Timeout};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Config;
-use crate::head_refusal::HeadRefusals;
 use crate::peer::Peer;
 
 /// The limit for the head of a request over the connection limit: others wait for its place.
@@ -48,12 +45,6 @@ pub(crate) struct Client {
     pub(crate) is_surplus: bool,
     /// Of the request that is being served.
     deadline: RefCell<Deadline>,
-}
-
-/// The connection as the server drives it.
-pub(crate) struct ClientConnection {
-    client: Rc<Client>,
-    refusals: Rc<HeadRefusals>,
 }
 
 /// A request that is being served, until the end of its response.
@@ -111,7 +102,7 @@ impl Clients {
 }
 
 impl Client {
-    fn new(all: Arc<Clients>, peer: Option<Peer>) -> Self {
+    pub(crate) fn new(all: Arc<Clients>, peer: Option<Peer>) -> Self {
         let others = all.connections.fetch_add(1, Ordering::Relaxed);
         Self {
             peer,
@@ -125,6 +116,19 @@ impl Client {
     pub(crate) fn of(request: &HttpRequest) -> Rc<Self> {
         let client = request.extensions().get::<Rc<Self>>().cloned();
         client.expect("each connection prepares its requests")
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let mut limits = self.all.limits;
+        if self.is_surplus {
+            limits.head = limits.head.min(OVER_LIMIT_HEAD_TIMEOUT);
+        }
+        limits
+    }
+
+    /// Counts that the connection is closed because the client was too slow.
+    pub(crate) fn count_timeout(&self, timeout: Timeout) {
+        self.all.timed_out[timeout as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Begins to serve a request.
@@ -154,37 +158,5 @@ impl Drop for Client {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.client.all.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl ClientConnection {
-    pub(crate) fn new(all: Arc<Clients>, peer: Option<Peer>, refusals: Rc<HeadRefusals>) -> Self {
-        Self {
-            client: Rc::new(Client::new(all, peer)),
-            refusals,
-        }
-    }
-}
-
-impl Downstream for ClientConnection {
-    fn limits(&self) -> Limits {
-        let mut limits = self.client.all.limits;
-        if self.client.is_surplus {
-            limits.head = limits.head.min(OVER_LIMIT_HEAD_TIMEOUT);
-        }
-        limits
-    }
-
-    fn prepare(&self, request: &mut Request) {
-        request.extensions_mut().insert(self.client.clone());
-    }
-
-    fn refuse(&self, error: HeadError, began: Instant) -> Response<BoxBody> {
-        let client = self.client.peer.as_ref().map(Peer::ip);
-        self.refusals.refuse(error, client, began)
-    }
-
-    fn timed_out(&self, timeout: Timeout) {
-        self.client.all.timed_out[timeout as usize].fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -6,15 +6,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_http::body::BoxBody;
+use actix_http::{HttpMessage, Request, Response};
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
-use http1::{Limits, Options};
+use http1::{Downstream, HeadError, Limits, Options, Timeout};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::Config;
 use crate::admin::{self, Admin};
-use crate::client::ClientConnection;
+use crate::client::{Client, Clients};
 use crate::descriptors::ADMIN_CONNECTIONS;
 use crate::head_refusal::HeadRefusals;
 use crate::peer::Peer;
@@ -75,4 +78,38 @@ pub(crate) fn serve_admin(
             .configure(admin::routes),
         connect: move |_: &TcpStream| limits,
     })
+}
+
+/// A connection of the proxy port.
+struct ClientConnection {
+    client: Rc<Client>,
+    refusals: Rc<HeadRefusals>,
+}
+
+impl ClientConnection {
+    fn new(all: Arc<Clients>, peer: Option<Peer>, refusals: Rc<HeadRefusals>) -> Self {
+        Self {
+            client: Rc::new(Client::new(all, peer)),
+            refusals,
+        }
+    }
+}
+
+impl Downstream for ClientConnection {
+    fn limits(&self) -> Limits {
+        self.client.limits()
+    }
+
+    fn prepare(&self, request: &mut Request) {
+        request.extensions_mut().insert(self.client.clone());
+    }
+
+    fn refuse(&self, error: HeadError, began: Instant) -> Response<BoxBody> {
+        let client = self.client.peer.as_ref().map(Peer::ip);
+        self.refusals.refuse(error, client, began)
+    }
+
+    fn timed_out(&self, timeout: Timeout) {
+        self.client.count_timeout(timeout);
+    }
 }

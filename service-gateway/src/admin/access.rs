@@ -14,12 +14,11 @@ use actix_web::http::uri::Authority;
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, HttpRequest};
+use actix_web::{Error, HttpRequest, HttpResponse};
 
 use std::net::IpAddr;
 
 use super::Admin;
-use super::actions::problem;
 use crate::proxy::is_forwarded;
 
 /// The paths that are for every host: they contain no more than a status, and what checks it may have a name
@@ -103,6 +102,15 @@ fn kind(host: &str, allowed: &[String]) -> HostKind {
     } else {
         HostKind::Local
     }
+}
+
+/// Returns a refusal as `application/problem+json`.
+pub(super) fn problem(status: StatusCode, detail: &str) -> HttpResponse {
+    let title = status.canonical_reason();
+    let body = serde_json::json!({"title": title, "status": status.as_u16(), "detail": detail});
+    HttpResponse::build(status)
+        .content_type("application/problem+json")
+        .body(body.to_string())
 }
 
 #[cfg(test)]

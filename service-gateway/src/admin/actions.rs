@@ -17,7 +17,7 @@ use discovery::{Endpoint, ServiceName};
 use serde::Deserialize;
 
 use super::Admin;
-use super::access::{HostKind, host_kind};
+use super::access::{HostKind, host_kind, problem};
 
 /// Where a node can be drained or released.
 pub(super) const PATH: &str = "/api/services/{service}/instances/{instance}/{action}";
@@ -121,12 +121,4 @@ impl Admin {
         let view = views.get::<ServiceName>(&service).and_then(Option::as_ref);
         view.is_some_and(|view| view.undrain(address))
     }
-}
-
-pub(super) fn problem(status: StatusCode, detail: &str) -> HttpResponse {
-    let title = status.canonical_reason();
-    let body = serde_json::json!({"title": title, "status": status.as_u16(), "detail": detail});
-    HttpResponse::build(status)
-        .content_type("application/problem+json")
-        .body(body.to_string())
 }
